@@ -1,0 +1,65 @@
+//! The commands, one file each.
+
+pub mod check;
+pub mod demo;
+pub mod pki;
+pub mod run;
+pub mod sample;
+pub mod simulate;
+pub mod vehicle_tls;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Edge gateway for vehicle telemetry: commits every record to disk, then acknowledges it, then forwards it.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Run(run::ConfigArgs),
+    /// Say everything that would keep the gateway from running, before it does
+    Check(run::ConfigArgs),
+    /// See it work: gateway, vehicles and upstream in one process, with an outage in the middle
+    Demo(demo::DemoArgs),
+    /// Vehicles, for trying and for load
+    Simulate(simulate::SimulateArgs),
+    /// A throwaway certificate authority, server certificate and vehicle certificates
+    Pki(pki::PkiArgs),
+}
+
+/// sysexits' EX_CONFIG; systemd's `RestartPreventExitStatus=` can name it.
+const EXIT_CONFIG: u8 = 78;
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let failed = |error: &dyn std::fmt::Display, code: u8| {
+        eprintln!("waystation: {error}");
+        ExitCode::from(code)
+    };
+    match Arguments::parse().command {
+        Command::Run(args) => match run::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ run::DaemonError::Config(_)) => failed(&error, EXIT_CONFIG),
+            Err(error) => failed(&error, 1),
+        },
+        Command::Check(args) => match check::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(check::CheckError::Config(error)) => failed(&error, EXIT_CONFIG),
+            Err(error) => failed(&error, 1),
+        },
+        Command::Demo(args) => demo::run(args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
+        Command::Simulate(args) => simulate::run(args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
+        Command::Pki(args) => pki::run(&args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,69 @@
+//! `waystation run`: the daemon.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, ConfigError};
+use crate::gateway::{Gateway, RunError, StartError};
+use crate::system::{logging, notify};
+
+/// Arguments of `run` and `check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file
+    #[arg(long, short, default_value = "/etc/waystation/config.toml")]
+    pub config: PathBuf,
+}
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Logging.
+    #[error(transparent)]
+    Logging(#[from] logging::LoggingError),
+    /// No asynchronous runtime.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(std::io::Error),
+    /// It could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It stopped by itself.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
+    let config = config::load(&args.config)?;
+    logging::start(&config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    let grace = config.shutdown_grace;
+    let result = runtime.block_on(async {
+        // Before anything is bound: a signal during the start is not lost.
+        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
+        let gateway = Gateway::start(config).await?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %gateway.address(), "waystation is ready");
+        notify::ready();
+        let queue = gateway.published().queue.clone();
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = notify::feed_watchdog(|| queue.writer_silence()) => {}
+            }
+            notify::stopping();
+        };
+        Ok(gateway.run(shutdown).await?)
+    });
+    // A blocking read that hangs on a dead disk does not hold up the end.
+    runtime.shutdown_timeout(grace);
+    result
+}

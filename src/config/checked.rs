@@ -1,0 +1,376 @@
+//! From the text of a configuration file to a [`Config`], or to every mistake in it.
+//!
+//! Invariant: a [`Config`] comes out only if there was nothing wrong at all. What may be meant but looks odd is a warning.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use super::nearest::nearest;
+use super::reader::{Document, Field, Table};
+use super::{Config, Listener, Queue, Routes, WhenFull, destinations, identities, units};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const DAY: Duration = Duration::from_secs(86_400);
+/// Record types that vehicles of today send; another one is allowed, another spelling of one of these is suspicious.
+const USUAL_TYPES: [&str; 4] = ["V", "alerts", "errors", "connectivity"];
+
+/// One thing that is wrong in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line of the file, from 1.
+    pub line: usize,
+    /// The whole dotted key; empty where the file is not TOML at all.
+    pub key: String,
+    /// What is wrong with which value, and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key.as_str() {
+            "" => write!(f, "{}: {}", self.line, self.message),
+            key => write!(f, "{}: {key}: {}", self.line, self.message),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}; name another file with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file says something wrong. Displayed as one line per mistake.
+    #[error("{}", shown(path, mistakes))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong, in the order of the file. Never empty.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+fn shown(path: &Path, mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> = mistakes
+        .iter()
+        .map(|mistake| format!("{}:{mistake}", path.display()))
+        .collect();
+    lines.join("\n")
+}
+
+/// Reads and checks a configuration file.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text, path)
+}
+
+/// Checks the text of a configuration file. Its path is where relative paths in it start, and is named in errors.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let document = Document::new(text);
+    let config = document.parse().and_then(|entries| {
+        let base = Base(path.parent().unwrap_or(Path::new("")));
+        config(&document.root(&entries), base)
+    });
+    let mistakes = document.into_mistakes();
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            mistakes,
+        }),
+    }
+}
+
+/// The directory that relative paths start in: the configuration file's own.
+#[derive(Clone, Copy)]
+pub(super) struct Base<'p>(&'p Path);
+
+impl Base<'_> {
+    pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
+        field.text().map(|text| self.0.join(text))
+    }
+}
+
+/// Every section is read before the first `?`, so that mistakes in all of them are found.
+fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
+    let mut warnings = Vec::new();
+    let listener = listener(root.table("listener"), base);
+    let queue = queue(root.table("queue"), base);
+    let section = root.table("destinations");
+    let names: BTreeSet<&str> = section.entries().map(|(name, _)| name).collect();
+    let routes = routes(&root.table("records"), &names, &mut warnings);
+    let destinations = destinations::read(&section, base, &mut warnings);
+    let identity = identities::read(&root.table("identity"));
+    let admin = admin(root.table("admin"), &mut warnings);
+    let log_level = log_level(root.table("log"));
+    let shutdown_grace = match root.field("shutdown_grace") {
+        Some(field) => field.duration(Duration::ZERO..=Duration::from_secs(3_600)),
+        None => Some(Duration::from_secs(10)),
+    };
+    root.finish();
+    Some(Config {
+        listener: listener?,
+        identity,
+        queue: queue?,
+        routes: routes?,
+        destinations: destinations?,
+        admin: admin?,
+        log_level: log_level?,
+        shutdown_grace: shutdown_grace?,
+        warnings,
+    })
+}
+
+fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
+    let bind = match table.field("bind") {
+        Some(field) => address(&field, "[::]:443"),
+        None => Some(SocketAddr::from(([0_u16; 8], 443))),
+    };
+    let certificate = table.required(
+        "certificate",
+        "name the PEM file with the server certificate and its chain",
+    );
+    let certificate = certificate.and_then(|field| base.path(&field));
+    let private_key = table.required(
+        "private_key",
+        "name the PEM file with the server certificate's private key",
+    );
+    let private_key = private_key.and_then(|field| base.path(&field));
+    let vehicle_ca = table.required(
+        "vehicle_ca",
+        "name the PEM file with the authorities that sign vehicle certificates",
+    );
+    let vehicle_ca = vehicle_ca.and_then(|field| {
+        let files: Vec<PathBuf> = field.strings().iter().filter_map(|(_, file)| base.path(file)).collect();
+        if files.is_empty() {
+            field.mistake("names no file; without an authority no vehicle can be verified");
+        }
+        Some(files).filter(|files| !files.is_empty())
+    });
+    let public_key = table.field("public_key").map(|field| base.path(&field));
+    let allow_vins = table.field("allow_vins").map(|field| vins(&field)).unwrap_or_default();
+    let messages_per_second = or(&table, "messages_per_second", Some(100), |field| {
+        field.integer(1..=1_000_000)
+    });
+    let max_connections = or(&table, "max_connections", Some(1_024), |field| {
+        field.integer(1..=1_000_000)
+    });
+    let handshake_timeout = or(&table, "handshake_timeout", Some(Duration::from_secs(10)), |field| {
+        field.duration(Duration::from_millis(100)..=Duration::from_secs(300))
+    });
+    let idle_timeout = or(&table, "idle_timeout", Some(Duration::from_secs(120)), |field| {
+        field.duration(Duration::from_millis(100)..=DAY)
+    });
+    let max_waiting_bytes = or(&table, "max_waiting_bytes", Some(4 * MIB), |field| {
+        field.size(2 * MIB..=GIB)
+    });
+    table.finish();
+    Some(Listener {
+        bind: bind?,
+        certificate: certificate?,
+        private_key: private_key?,
+        vehicle_ca: vehicle_ca?,
+        public_key: match public_key {
+            Some(path) => Some(path?),
+            None => None,
+        },
+        allow_vins,
+        messages_per_second: u32::try_from(messages_per_second?).ok()?,
+        max_connections: usize::try_from(max_connections?).ok()?,
+        handshake_timeout: handshake_timeout?,
+        idle_timeout: idle_timeout?,
+        max_waiting_bytes: usize::try_from(max_waiting_bytes?).ok()?,
+    })
+}
+
+fn vins(field: &Field<'_>) -> BTreeSet<String> {
+    let vins = field.strings();
+    for (vin, element) in &vins {
+        if vin.contains('.') {
+            element.refuse("is not a device id; write it with \"-\" for every \".\" of the certificate's common name");
+        }
+    }
+    vins.into_iter().map(|(vin, _)| vin.to_owned()).collect()
+}
+
+fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
+    let path = or(
+        &table,
+        "path",
+        Some(PathBuf::from("/var/lib/waystation/queue")),
+        |field| base.path(field),
+    );
+    let segment_size = or(&table, "segment_size", Some(32 * MIB), |field| {
+        field.size(MIB..=48 * MIB)
+    });
+    let max_bytes = table.field("max_bytes");
+    let max_bytes = match (&max_bytes, segment_size) {
+        (None, _) => Some(4 * GIB),
+        (Some(field), None) => field.size(MIB..=u64::MAX),
+        (Some(field), Some(segment)) => field.size(0..=u64::MAX).filter(|bytes| {
+            if *bytes < 4 * segment {
+                field.refuse(format_args!(
+                    "is less than four segments of {}; write at least \"{}\", or make queue.segment_size smaller",
+                    units::show_size(segment),
+                    units::show_size(4 * segment)
+                ));
+            }
+            *bytes >= 4 * segment
+        }),
+    };
+    let commit_delay = or(&table, "commit_delay", Some(Duration::from_millis(50)), |field| {
+        field.duration(Duration::ZERO..=Duration::from_secs(5))
+    });
+    let when_full = or(&table, "when_full", Some(WhenFull::Refuse), |field| {
+        match field.string()? {
+            "refuse" => Some(WhenFull::Refuse),
+            "drop-oldest" => {
+                field.refuse("is not supported in this version; write \"refuse\"");
+                None
+            }
+            _ => field.choice(&[("refuse", WhenFull::Refuse)]),
+        }
+    });
+    if let Some(field) = table.field("max_age")
+        && let Some(age) = field.string()
+        && age != "off"
+    {
+        field.refuse("is not supported in this version; write \"off\"");
+    }
+    // A record of the largest size has to fit, with what is noted about it.
+    let dead_letter_bytes = or(&table, "dead_letter_bytes", Some(64 * MIB), |field| {
+        field.size(2 * MIB..=u64::MAX)
+    });
+    table.finish();
+    Some(Queue {
+        path: path?,
+        max_bytes: max_bytes?,
+        segment_size: segment_size?,
+        commit_delay: commit_delay?,
+        when_full: when_full?,
+        dead_letter_bytes: dead_letter_bytes?,
+    })
+}
+
+fn routes(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec<String>) -> Option<Routes> {
+    let mut routes = Routes::default();
+    let mut used = BTreeSet::new();
+    for (record_type, field) in table.entries() {
+        let usable = (1..=64).contains(&record_type.len())
+            && record_type
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        if record_type != "*" && !usable {
+            field.mistake("is not a record type; write 1 to 64 of the characters a-z A-Z 0-9 _ - . or \"*\"");
+            continue;
+        }
+        if let Some(usual) = USUAL_TYPES.iter().find(|usual| usual.eq_ignore_ascii_case(record_type))
+            && *usual != record_type
+        {
+            warnings.push(format!("records.{record_type}: vehicles name this record type {usual}"));
+        }
+        let mut destinations = BTreeSet::new();
+        for (name, element) in field.strings() {
+            used.insert(name);
+            if names.contains(name) {
+                destinations.insert(name.to_owned());
+                continue;
+            }
+            let hint = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None if names.is_empty() => format!("add a [destinations.{name}]"),
+                None => format!("there are: {}", names.iter().copied().collect::<Vec<_>>().join(", ")),
+            };
+            element.refuse(format_args!("is not a destination; {hint}"));
+        }
+        match record_type {
+            "*" => routes.others = destinations,
+            _ => drop(routes.by_type.insert(record_type.to_owned(), destinations)),
+        }
+    }
+    if used.is_empty() {
+        table.mistake("no record type goes to any destination; write for example V = [\"NAME\"]");
+    }
+    for name in names.difference(&used) {
+        warnings.push(format!("destinations.{name}: no record type is routed to it"));
+    }
+    Some(routes)
+}
+
+fn admin(table: Table<'_>, warnings: &mut Vec<String>) -> Option<Option<SocketAddr>> {
+    let bind = match table.field("bind") {
+        Some(field) if field.string() == Some("off") => Some(None),
+        Some(field) => address(&field, "127.0.0.1:8780").map(Some),
+        None => Some(Some(SocketAddr::from(([127, 0, 0, 1], 8780)))),
+    };
+    if let Some(Some(address)) = bind
+        && !address.ip().to_canonical().is_loopback()
+    {
+        warnings.push(format!(
+            "admin.bind: {address} can be reached from other machines and asks for no password"
+        ));
+    }
+    table.finish();
+    bind
+}
+
+fn log_level(table: Table<'_>) -> Option<String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = or(&table, "level", Some("info".to_owned()), |field| {
+        let filter = field.text()?;
+        // A lone word that is no level would be taken for the name of a module, and everything else silenced.
+        let stray = filter
+            .split(',')
+            .map(str::trim)
+            .find(|part| !part.contains('=') && !LEVELS.contains(part));
+        if stray.is_some() || EnvFilter::builder().parse(filter).is_err() {
+            field.refuse(format_args!(
+                "is not a log filter; write one of {}, or for example \"info,waystation::queue=debug\"",
+                LEVELS.join(", ")
+            ));
+            return None;
+        }
+        Some(filter.to_owned())
+    });
+    table.finish();
+    level
+}
+
+fn address(field: &Field<'_>, example: &str) -> Option<SocketAddr> {
+    let address = field.string()?.parse().ok();
+    if address.is_none() {
+        field.refuse(format_args!(
+            "is not an address; write ip:port, for example \"{example}\""
+        ));
+    }
+    address
+}
+
+/// The value of a key as `read` makes it, or its default where the key is absent.
+pub(super) fn or<'d, T>(
+    table: &Table<'d>,
+    name: &'static str,
+    default: Option<T>,
+    read: impl FnOnce(&Field<'d>) -> Option<T>,
+) -> Option<T> {
+    match table.field(name) {
+        Some(field) => read(&field),
+        None => default,
+    }
+}

@@ -1,0 +1,198 @@
+//! The configuration after it has been checked: every value here is in range and names only things that exist.
+//!
+//! `load` reads a TOML file into [`Config`] or gives every mistake in it at once. Nothing outside this folder sees TOML.
+
+mod checked;
+mod destinations;
+mod identities;
+mod nearest;
+mod reader;
+mod redacted;
+mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use checked::{ConfigError, Mistake, load, parse};
+
+use crate::record::identity::IssuerTable;
+
+/// A whole, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The port that vehicles connect to.
+    pub listener: Listener,
+    /// Which certificate issuers stand for which kind of client.
+    pub identity: IssuerTable,
+    /// The durable queue.
+    pub queue: Queue,
+    /// Which record types go where.
+    pub routes: Routes,
+    /// Every destination, in the order of its name.
+    pub destinations: Vec<Destination>,
+    /// The local status and metrics port, if there is one.
+    pub admin: Option<SocketAddr>,
+    /// Log filter, in `tracing` syntax: `info`, `debug`, `waystation::queue=debug,info`.
+    pub log_level: String,
+    /// How long a stop waits for what is in flight.
+    pub shutdown_grace: Duration,
+    /// What is allowed but probably not meant, one sentence each, to be logged at the start and shown by `check`.
+    pub warnings: Vec<String>,
+}
+
+/// The port that vehicles connect to.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Address to listen on.
+    pub bind: SocketAddr,
+    /// PEM file with the server certificate and its chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the server certificate's private key.
+    pub private_key: PathBuf,
+    /// PEM files with the authorities that sign vehicle certificates. Never empty.
+    pub vehicle_ca: Vec<PathBuf>,
+    /// PEM file served at `/.well-known/appspecific/com.tesla.3p.public-key.pem`.
+    pub public_key: Option<PathBuf>,
+    /// Device ids that may connect; empty: every verified vehicle.
+    pub allow_vins: BTreeSet<String>,
+    /// Records a second that are read from one vehicle.
+    pub messages_per_second: u32,
+    /// Open connections in all.
+    pub max_connections: usize,
+    /// Time for TLS and the HTTP request together.
+    pub handshake_timeout: Duration,
+    /// A connection that says nothing for this long, pings unanswered, is closed.
+    pub idle_timeout: Duration,
+    /// Bytes of one vehicle's records that may wait for their commit before its socket is read no further.
+    pub max_waiting_bytes: usize,
+}
+
+/// The durable queue.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Disk space that it may use, in bytes.
+    pub max_bytes: u64,
+    /// Payload bytes after which a segment is sealed and the next one begun.
+    pub segment_size: u64,
+    /// How long a commit waits for company when little is waiting.
+    pub commit_delay: Duration,
+    /// What happens at `max_bytes`.
+    pub when_full: WhenFull,
+    /// Bytes of dead letters that are kept.
+    pub dead_letter_bytes: u64,
+}
+
+/// What happens when the queue is at its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Vehicles get no ack and keep their data.
+    Refuse,
+}
+
+/// Record type → names of destinations.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    /// By record type, as vehicles name it (`V`, `alerts`, …).
+    pub by_type: BTreeMap<String, BTreeSet<String>>,
+    /// For every record type that is not named (`"*"` in the file).
+    pub others: BTreeSet<String>,
+}
+
+impl Routes {
+    /// Whether any destination gets this record type.
+    pub fn is_routed(&self, record_type: &str) -> bool {
+        self.destinations(record_type).next().is_some()
+    }
+
+    /// The destinations of a record type.
+    pub fn destinations(&self, record_type: &str) -> impl Iterator<Item = &str> {
+        self.by_type
+            .get(record_type)
+            .unwrap_or(&self.others)
+            .iter()
+            .map(String::as_str)
+    }
+}
+
+/// One place that records are delivered to.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Its name in the configuration; 1–64 characters of `a-z A-Z 0-9 _ -`.
+    pub name: String,
+    /// Whether it may fill the queue until vehicles are refused. One that is not loses its oldest records instead.
+    pub required: bool,
+    /// What it is.
+    pub kind: DestinationKind,
+}
+
+/// The kinds of destination.
+#[derive(Debug, Clone)]
+pub enum DestinationKind {
+    /// A Kafka cluster.
+    Kafka(Kafka),
+    /// An MQTT broker.
+    Mqtt(Mqtt),
+    /// JSON lines.
+    Log(Log),
+}
+
+/// A Kafka cluster.
+#[derive(Clone)]
+pub struct Kafka {
+    /// Topics are `{namespace}_{record type}`.
+    pub namespace: String,
+    /// librdkafka properties, by their own names; those that would break a promise are not among them.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// An MQTT broker.
+#[derive(Clone)]
+pub struct Mqtt {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// `mqtts://`: with these authorities (PEM file), or those of the system.
+    pub tls: Option<MqttTls>,
+    /// User name and password, the latter from `password_file` or the configuration.
+    pub credentials: Option<(String, String)>,
+    /// Default `waystation-{queue id}`, set when it is `None`.
+    pub client_id: Option<String>,
+    /// First part of every topic, without a slash at its end.
+    pub topic_base: String,
+    /// How records become messages.
+    pub layout: MqttLayout,
+    /// Whether messages are retained by the broker.
+    pub retain: bool,
+    /// Keep-alive interval.
+    pub keep_alive: Duration,
+    /// Publishes that may be unconfirmed at once.
+    pub max_inflight: u16,
+}
+
+/// TLS towards an MQTT broker.
+#[derive(Debug, Clone)]
+pub struct MqttTls {
+    /// PEM file with the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// How records become MQTT messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MqttLayout {
+    /// One JSON value per field, as Tesla's server publishes them.
+    Fields,
+    /// One message per record, protobuf, at `{base}/{VIN}/{type}`.
+    Records,
+}
+
+/// JSON lines.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The file to append to; none: standard output.
+    pub path: Option<PathBuf>,
+}

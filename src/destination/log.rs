@@ -1,0 +1,148 @@
+//! JSON lines, one a record, to standard output or a file: for trying out and for debugging.
+//!
+//! A record in a file is confirmed when its line is on the disk.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::{Confirmation, Destination, Outcome, Rejected, Session, SessionError};
+use crate::config;
+use crate::queue::Queued;
+use crate::record::{json, payload};
+
+/// JSON lines.
+pub struct Log {
+    path: Option<PathBuf>,
+}
+
+/// Bytes of lines that may wait for the disk.
+const BUFFER_BYTES: usize = 1 << 20;
+
+impl Log {
+    /// A log as configured.
+    pub fn new(config: &config::Log) -> Self {
+        Self {
+            path: config.path.clone(),
+        }
+    }
+}
+
+impl Destination for Log {
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
+        Box::pin(async move {
+            let file = match &self.path {
+                None => None,
+                Some(path) => Some(
+                    File::options()
+                        .create(true)
+                        .append(true)
+                        .open(path)
+                        .map_err(|error| SessionError(format!("cannot open {}: {error}", path.display())))?,
+                ),
+            };
+            let session: Box<dyn Session> = Box::new(Lines {
+                file,
+                lines: Vec::new(),
+                numbers: Vec::new(),
+                writing: None,
+            });
+            Ok(session)
+        })
+    }
+}
+
+struct Lines {
+    /// `None` for standard output, and while `writing` has it.
+    file: Option<File>,
+    lines: Vec<u8>,
+    numbers: Vec<u64>,
+    writing: Option<Writing>,
+}
+
+type Writing = JoinHandle<(Option<File>, std::io::Result<Vec<u64>>)>;
+
+impl Session for Lines {
+    fn has_room(&self) -> bool {
+        self.lines.len() < BUFFER_BYTES
+    }
+
+    fn send(&mut self, queued: &Queued) -> Result<(), Rejected> {
+        self.lines.extend_from_slice(line(queued).to_string().as_bytes());
+        self.lines.push(b'\n');
+        self.numbers.push(queued.id.number);
+        Ok(())
+    }
+
+    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {
+        Box::pin(async move {
+            if self.writing.is_none() {
+                if self.numbers.is_empty() {
+                    return std::future::pending().await;
+                }
+                let (lines, numbers) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.numbers));
+                let file = self.file.take();
+                self.writing = Some(tokio::task::spawn_blocking(move || {
+                    let written = write(file.as_ref(), &lines);
+                    (file, written.map(|()| numbers))
+                }));
+            }
+            let Some(writing) = self.writing.as_mut() else {
+                return std::future::pending().await;
+            };
+            let (file, written) = writing.await.map_err(|error| SessionError(error.to_string()))?;
+            self.writing = None;
+            self.file = file;
+            let numbers = written.map_err(|error| SessionError(format!("cannot write: {error}")))?;
+            let delivered = |number| Confirmation {
+                number,
+                outcome: Outcome::Delivered,
+            };
+            Ok(numbers.into_iter().map(delivered).collect())
+        })
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
+    match file {
+        Some(mut file) => {
+            file.write_all(lines)?;
+            file.sync_data()
+        }
+        None => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(lines)?;
+            stdout.flush()
+        }
+    }
+}
+
+fn line(queued: &Queued) -> serde_json::Value {
+    let record = &queued.record;
+    let mut line = json!({
+        "record": queued.id.to_string(),
+        "vin": &*record.vin,
+        "type": &*record.record_type,
+        "txid": String::from_utf8_lossy(&record.txid),
+        "received_at": record.received_at,
+    });
+    let decoded = payload::transform(&record.record_type, &record.vin, &record.payload)
+        .ok()
+        .and_then(|payload| json::decoded(&record.record_type, &payload).ok())
+        .and_then(|text| serde_json::from_str(&text).ok());
+    match decoded {
+        Some(decoded) => line["payload"] = decoded,
+        None => line["payload_base64"] = BASE64.encode(&record.payload).into(),
+    }
+    line
+}

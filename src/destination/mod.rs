@@ -1,0 +1,90 @@
+//! Places that records are delivered to: one file for each kind, behind one trait.
+//!
+//! A session confirms a record only when the destination itself has confirmed it. After any error it is dropped and a
+//! new one begins at the cursor: nothing that a client library remembers is trusted.
+
+pub mod kafka;
+pub mod log;
+pub mod mqtt;
+pub mod mqtt_fields;
+
+use futures_util::future::BoxFuture;
+
+use crate::config;
+use crate::queue::Queued;
+
+/// What became of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination has it.
+    Delivered,
+    /// It will never take it; why.
+    Refused(String),
+}
+
+/// A destination's word on one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirmation {
+    /// The record's number.
+    pub number: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Why a session could not begin, or ended. Trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SessionError(pub String);
+
+/// A configured destination.
+pub trait Destination: Send + Sync {
+    /// Begins a session.
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>>;
+}
+
+/// A connection to a destination, with records in flight.
+pub trait Session: Send {
+    /// Whether it takes another record now.
+    fn has_room(&self) -> bool;
+
+    /// Hands a record over, never waiting. Every record that is taken is confirmed, in any order, or the session ends
+    /// with an error. `Err` says why the record itself will never be taken.
+    fn send(&mut self, queued: &Queued) -> Result<(), Rejected>;
+
+    /// Waits for the next confirmations, or the session's end. To be polled even when nothing is in flight.
+    /// Cancel-safe.
+    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>>;
+
+    /// Ends the session; what is still in flight stays unconfirmed.
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// A record that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejected {
+    /// It will never be taken.
+    ForGood(String),
+    /// The session cannot go on.
+    SessionLost(String),
+}
+
+/// Makes a destination of its configuration. `queue` names this gateway towards brokers that want a client id.
+pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn Destination>, BuildError> {
+    let failed = |reason: String| BuildError {
+        name: destination.name.clone(),
+        reason,
+    };
+    Ok(match &destination.kind {
+        config::DestinationKind::Kafka(kafka) => Box::new(kafka::Kafka::new(kafka).map_err(failed)?),
+        config::DestinationKind::Mqtt(mqtt) => Box::new(mqtt::Mqtt::new(mqtt, queue).map_err(failed)?),
+        config::DestinationKind::Log(log) => Box::new(log::Log::new(log)),
+    })
+}
+
+/// A destination that its configuration does not make.
+#[derive(Debug, thiserror::Error)]
+#[error("destination {name:?}: {reason}")]
+pub struct BuildError {
+    name: String,
+    reason: String,
+}

@@ -1,0 +1,287 @@
+//! MQTT 5, QoS 1: a record is confirmed when every message it became has its PUBACK.
+//!
+//! Client, event loop and window are made anew for each session, with a clean start: what the broker or the library
+//! remember of an earlier one is not relied on.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rumqttc::{
+    AsyncClient, Broker, ConnAck, Event, EventLoop, MqttOptions, Packet, PubAckReason, PublishNoticeError,
+    PublishOptions, PublishProperties, SessionMode, TlsConfiguration, Transport,
+};
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Confirmation, Destination, Outcome, Rejected, Session, SessionError, mqtt_fields};
+use crate::config::{self, MqttLayout};
+use crate::queue::Queued;
+use crate::record::payload;
+
+/// An MQTT broker.
+pub struct Mqtt {
+    options: MqttOptions,
+    config: config::Mqtt,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest packet that is read: acknowledgements are all that a publisher is sent.
+const INCOMING_BYTES: u32 = 64 << 10;
+/// What a PUBLISH packet has beyond topic and payload: header, lengths, packet id and the properties below.
+const PACKET_OVERHEAD: usize = 256;
+
+impl Mqtt {
+    /// A broker as configured.
+    pub fn new(config: &config::Mqtt, queue: &str) -> Result<Self, String> {
+        let client_id = config
+            .client_id
+            .clone()
+            .unwrap_or_else(|| format!("waystation-{}", &queue[..12.min(queue.len())]));
+        let mut options = MqttOptions::new(client_id, Broker::tcp(config.host.clone(), config.port));
+        options
+            .set_session_mode(SessionMode::Clean)
+            .set_keep_alive(u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX))
+            .set_max_packet_size(Some(INCOMING_BYTES))
+            .set_connect_timeout(CONNECT_TIMEOUT);
+        options.set_outgoing_inflight_upper_limit(config.max_inflight);
+        if let Some((user, password)) = &config.credentials {
+            options.set_credentials(user.clone(), password.clone().into_bytes());
+        }
+        if let Some(tls) = &config.tls {
+            options.set_transport(Transport::Tls(trust(tls)?));
+        }
+        Ok(Self {
+            options,
+            config: config.clone(),
+        })
+    }
+}
+
+fn trust(tls: &config::MqttTls) -> Result<TlsConfiguration, String> {
+    match &tls.ca {
+        Some(path) => {
+            let ca = std::fs::read(path).map_err(|error| format!("cannot read ca {}: {error}", path.display()))?;
+            Ok(TlsConfiguration::Simple {
+                ca,
+                alpn: None,
+                client_auth: None,
+            })
+        }
+        None => TlsConfiguration::try_default_rustls()
+            .map_err(|error| format!("cannot use the system's certificate authorities: {error}; set ca")),
+    }
+}
+
+impl Destination for Mqtt {
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
+        Box::pin(async move {
+            let window = usize::from(self.config.max_inflight);
+            let (client, mut events) = AsyncClient::builder(self.options.clone()).capacity(window).build();
+            let connack = tokio::time::timeout(CONNECT_TIMEOUT, connect(&mut events))
+                .await
+                .map_err(|_| SessionError(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))??;
+            let properties = connack.properties.as_ref();
+            let max_packet = properties.and_then(|properties| properties.max_packet_size);
+            let broker_window = properties
+                .and_then(|properties| properties.receive_max)
+                .map_or(window, usize::from);
+            let (ended, end) = oneshot::channel();
+            let events = AbortOnDropHandle::new(tokio::spawn(drive(events, ended)));
+            let session: Box<dyn Session> = Box::new(Publishing {
+                config: self.config.clone(),
+                client,
+                _events: events,
+                end,
+                window: window.min(broker_window).max(1),
+                max_packet: max_packet.map_or(usize::MAX, |bytes| bytes as usize),
+                unsent: VecDeque::new(),
+                in_flight: VecDeque::new(),
+            });
+            Ok(session)
+        })
+    }
+}
+
+async fn connect(events: &mut EventLoop) -> Result<ConnAck, SessionError> {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(connack))) => return Ok(connack),
+            Ok(_) => {}
+            Err(error) => return Err(SessionError(format!("cannot connect: {error}"))),
+        }
+    }
+}
+
+/// Moves packets until the connection ends; it is never opened again by the same event loop.
+async fn drive(mut events: EventLoop, ended: oneshot::Sender<String>) {
+    let reason = loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
+                break format!("the broker ended the connection: {:?}", disconnect.reason_code);
+            }
+            Ok(_) => {}
+            Err(error) => break format!("connection lost: {error}"),
+        }
+    };
+    // The session may have ended first.
+    drop(ended.send(reason));
+}
+
+type Acknowledged = BoxFuture<'static, Result<(), PublishNoticeError>>;
+
+struct Publishing {
+    config: config::Mqtt,
+    client: AsyncClient,
+    _events: AbortOnDropHandle<()>,
+    end: oneshot::Receiver<String>,
+    window: usize,
+    max_packet: usize,
+    /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
+    unsent: VecDeque<(u64, bool, Message)>,
+    /// Messages without PUBACK, in the order of their sending. `None`: a record that became no message at all.
+    in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
+}
+
+struct Message {
+    topic: String,
+    payload: Vec<u8>,
+    properties: PublishProperties,
+}
+
+impl Session for Publishing {
+    fn has_room(&self) -> bool {
+        self.unsent.is_empty() && self.in_flight.len() < self.window
+    }
+
+    fn send(&mut self, queued: &Queued) -> Result<(), Rejected> {
+        let number = queued.id.number;
+        let messages = self.messages(queued).map_err(Rejected::ForGood)?;
+        let packet = |message: &Message| message.topic.len() + message.payload.len() + PACKET_OVERHEAD;
+        if let Some(large) = messages.iter().find(|message| packet(message) > self.max_packet) {
+            let reason = format!(
+                "{} bytes on {} are more than the broker's maximum packet size of {}",
+                large.payload.len(),
+                large.topic,
+                self.max_packet
+            );
+            return Err(Rejected::ForGood(reason));
+        }
+        let last = messages.len().checked_sub(1);
+        if last.is_none() {
+            self.in_flight.push_back((number, true, None));
+        }
+        for (at, message) in messages.into_iter().enumerate() {
+            self.unsent.push_back((number, Some(at) == last, message));
+        }
+        self.fill().map_err(Rejected::SessionLost)
+    }
+
+    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {
+        Box::pin(async move {
+            loop {
+                self.fill().map_err(SessionError)?;
+                let Some((number, last, acknowledged)) = self.in_flight.front_mut() else {
+                    let reason = (&mut self.end)
+                        .await
+                        .unwrap_or_else(|_| "the event loop has ended".to_owned());
+                    return Err(SessionError(reason));
+                };
+                let (number, last) = (*number, *last);
+                let result = match acknowledged {
+                    None => Ok(()),
+                    Some(acknowledged) => tokio::select! {
+                        biased;
+                        result = acknowledged => result,
+                        reason = &mut self.end => {
+                            let reason = reason.unwrap_or_else(|_| "the event loop has ended".to_owned());
+                            return Err(SessionError(reason));
+                        }
+                    },
+                };
+                self.in_flight.pop_front();
+                let outcome = match result {
+                    Ok(()) if !last => continue,
+                    Ok(()) => Outcome::Delivered,
+                    Err(error) => Outcome::Refused(refused(&error).map_err(SessionError)?),
+                };
+                return Ok(vec![Confirmation { number, outcome }]);
+            }
+        })
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // A DISCONNECT, so that the broker does not take this for a lost connection; it need not arrive.
+            if self.client.disconnect().await.is_ok() {
+                let ended = tokio::time::timeout(Duration::from_millis(500), self.end).await;
+                tracing::debug!(in_time = ended.is_ok(), "mqtt disconnected");
+            }
+        })
+    }
+}
+
+impl Publishing {
+    fn fill(&mut self) -> Result<(), String> {
+        while self.in_flight.len() < self.window
+            && let Some((number, last, message)) = self.unsent.pop_front()
+        {
+            let options = PublishOptions::at_least_once()
+                .retain(self.config.retain)
+                .properties(message.properties);
+            let notice = self
+                .client
+                .try_publish_tracked(message.topic, message.payload, options)
+                .map_err(|error| format!("cannot publish: {error}"))?;
+            self.in_flight
+                .push_back((number, last, Some(Box::pin(notice.wait_completion_async()))));
+        }
+        Ok(())
+    }
+
+    fn messages(&self, queued: &Queued) -> Result<Vec<Message>, String> {
+        let record = &queued.record;
+        let payload =
+            payload::transform(&record.record_type, &record.vin, &record.payload).map_err(|error| error.to_string())?;
+        let base = &self.config.topic_base;
+        let message = |topic: String, payload: Vec<u8>| Message {
+            topic,
+            payload,
+            properties: PublishProperties {
+                user_properties: vec![
+                    ("txid".to_owned(), String::from_utf8_lossy(&record.txid).into_owned()),
+                    ("record".to_owned(), queued.id.to_string()),
+                    ("received_at".to_owned(), record.received_at.to_string()),
+                ],
+                ..PublishProperties::default()
+            },
+        };
+        Ok(match self.config.layout {
+            MqttLayout::Records => {
+                let (vin, record_type) = (mqtt_fields::clean(&record.vin), mqtt_fields::clean(&record.record_type));
+                vec![message(format!("{base}/{vin}/{record_type}"), payload.to_vec())]
+            }
+            MqttLayout::Fields => mqtt_fields::expand(&record.vin, &record.record_type, &payload)
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .map(|field| message(format!("{base}/{}", field.topic), field.payload))
+                .collect(),
+        })
+    }
+}
+
+/// Why the broker will never take a message; `Err` when it may take it later.
+fn refused(error: &PublishNoticeError) -> Result<String, String> {
+    match error {
+        PublishNoticeError::V5PubAck(
+            reason @ (PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid),
+        ) => Ok(format!("refused by the broker: {reason:?}")),
+        PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized) => {
+            Err("not authorised; give this client the right to publish to its topics".to_owned())
+        }
+        PublishNoticeError::V5PubAck(PubAckReason::QuotaExceeded) => {
+            Err("the broker's quota for this client is used up; raise it or wait".to_owned())
+        }
+        other => Err(format!("publish failed: {other}")),
+    }
+}

@@ -1,0 +1,247 @@
+//! The whole gateway: configuration → bound sockets → tasks → ordered end.
+//!
+//! The end goes with the data: stop accepting, sessions finish what they read and acknowledge it, forwarders settle
+//! what is in flight, the writer saves the cursors. One grace period bounds it; a dead destination does not hold it up.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Published};
+use crate::config::{Config, DestinationKind};
+use crate::destination;
+use crate::forwarder::Pump;
+use crate::listener::{self, Counters, Listener, tls};
+use crate::queue::{self, OpenError, Queue, WriterError, WriterThread};
+
+/// Why the gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Certificates, keys or authorities.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The file of `listener.public_key`.
+    #[error("listener.public_key: cannot read {}: {source}", path.display())]
+    PublicKey {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A port.
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Bind {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A destination's settings.
+    #[error(transparent)]
+    Destination(#[from] destination::BuildError),
+    /// The queue.
+    #[error(transparent)]
+    Queue(#[from] OpenError),
+}
+
+/// Why the gateway stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The queue's writer failed: nothing can be acknowledged any more.
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+}
+
+/// A gateway with everything bound and open, its forwarders already delivering.
+pub struct Gateway {
+    listener: Listener,
+    admin: Option<TcpListener>,
+    published: Arc<Published>,
+    writer: WriterThread,
+    pumps: JoinSet<()>,
+    draining: CancellationToken,
+    pumps_stop: CancellationToken,
+    pumps_abort: CancellationToken,
+    grace: Duration,
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+}
+
+/// How often a failed writer is looked for.
+const WATCH: Duration = Duration::from_millis(200);
+
+impl Gateway {
+    /// Binds the ports, opens the queue and starts the forwarders.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        for warning in &config.warnings {
+            tracing::warn!("configuration: {warning}");
+        }
+        let loaded = tls::load(&config.listener)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let public_key = match config.listener.public_key.clone() {
+            None => None,
+            Some(path) => Some(Bytes::from(
+                std::fs::read(&path).map_err(|source| StartError::PublicKey { path, source })?,
+            )),
+        };
+        let socket = bind("listener.bind", config.listener.bind).await?;
+        let admin = match config.admin {
+            Some(address) => Some(bind("admin.bind", address).await?),
+            None => None,
+        };
+        let settings = queue::Settings {
+            max_bytes: config.queue.max_bytes,
+            segment_size: config.queue.segment_size,
+            commit_delay: config.queue.commit_delay,
+            dead_letter_bytes: config.queue.dead_letter_bytes,
+        };
+        let (queue, writer) = Queue::open(&config.queue.path, settings)?;
+        let pumps = make_pumps(&config, &queue)?;
+        let names: Vec<_> = config
+            .destinations
+            .iter()
+            .map(|destination| destination.name.as_str())
+            .collect();
+        for name in queue
+            .known_destinations()
+            .iter()
+            .filter(|name| !names.contains(&name.as_str()))
+        {
+            tracing::warn!(destination = %name, cursor = queue.cursor(name),
+                "this destination is no longer configured; what it has not had is kept for it, and keeps its disk space");
+        }
+        let counters = Arc::new(Counters::new(&config.routes));
+        let published = Arc::new(Published {
+            started: Instant::now(),
+            queue: queue.clone(),
+            listener: Arc::clone(&counters),
+            destinations: pumps.iter().map(Pump::status).collect(),
+        });
+        let draining = CancellationToken::new();
+        let (pumps_stop, pumps_abort) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = JoinSet::new();
+        for pump in pumps {
+            tasks.spawn(pump.run(pumps_stop.clone(), pumps_abort.clone()));
+        }
+        let address = socket.local_addr().unwrap_or(config.listener.bind);
+        let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+        let settings = listener::Settings {
+            routes: config.routes,
+            identity: config.identity,
+            allow_vins: config.listener.allow_vins,
+            public_key,
+            messages_per_second: config.listener.messages_per_second,
+            max_connections: config.listener.max_connections,
+            handshake_timeout: config.listener.handshake_timeout,
+            idle_timeout: config.listener.idle_timeout,
+            max_waiting_bytes: config.listener.max_waiting_bytes,
+        };
+        let listener = Listener::new(socket, loaded.server, queue, settings, counters, draining.clone());
+        Ok(Self {
+            listener,
+            admin,
+            published,
+            writer,
+            pumps: tasks,
+            draining,
+            pumps_stop,
+            pumps_abort,
+            grace: config.shutdown_grace,
+            address,
+            admin_address,
+        })
+    }
+
+    /// Where vehicles connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where status and metrics are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// What it publishes about itself.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published)
+    }
+
+    /// Runs until `shutdown`, or until the writer fails; then ends in order.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let Self {
+            listener,
+            admin,
+            published,
+            writer,
+            mut pumps,
+            ..
+        } = self;
+        let admin_stop = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        servers.spawn(listener.run());
+        if let Some(admin) = admin {
+            servers.spawn(admin::serve(admin, published, admin_stop.clone()));
+        }
+        let failed = async {
+            while !writer.has_failed() {
+                tokio::time::sleep(WATCH).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown => tracing::info!(grace = ?self.grace, "stopping"),
+            () = failed => tracing::error!("stopping: the queue's writer has failed"),
+        }
+        let deadline = tokio::time::Instant::now() + self.grace;
+        self.draining.cancel();
+        // The listener is the first to end; half of the time is its own, so that the forwarders have some too.
+        let listening = tokio::time::timeout_at(deadline - self.grace / 2, servers.join_next()).await;
+        if listening.is_err() {
+            tracing::warn!("some vehicles did not take their acks in time");
+        }
+        self.pumps_stop.cancel();
+        let settled = async { while pumps.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline, settled).await.is_err() {
+            tracing::warn!("some destinations did not confirm in time; what they have not confirmed stays queued");
+            self.pumps_abort.cancel();
+            pumps.shutdown().await;
+        }
+        admin_stop.cancel();
+        servers.shutdown().await;
+        let closed = tokio::task::spawn_blocking(move || writer.close()).await;
+        closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, destination::BuildError> {
+    let id = queue.id().to_string();
+    let make = |configured: &crate::config::Destination| {
+        let built = destination::build(configured, &id)?;
+        queue.register(&configured.name, configured.required);
+        let kind = match configured.kind {
+            DestinationKind::Kafka(_) => "kafka",
+            DestinationKind::Mqtt(_) => "mqtt",
+            DestinationKind::Log(_) => "log",
+        };
+        Ok(Pump::new(queue.clone(), &configured.name, kind, &config.routes, built))
+    };
+    config.destinations.iter().map(make).collect()
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Bind { key, address, source })
+}

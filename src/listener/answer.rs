@@ -1,0 +1,110 @@
+//! What becomes of a vehicle's message: the table of the protocol, as a function.
+//!
+//! Pure: the session does what this says.
+
+use bytes::Bytes;
+
+use crate::config::Routes;
+use crate::record::envelope::{self, Envelope, MAX_MESSAGE_BYTES, Stream};
+use crate::record::identity::Identity;
+use crate::record::payload::{self, Kind};
+
+/// What to do with a message.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Store the record, then acknowledge it.
+    Store { stream: Stream, record_type: String },
+    /// Keep the message as a dead letter, then answer.
+    DeadLetter {
+        reason: String,
+        reply: Bytes,
+        txid: Bytes,
+        record_type: String,
+        raw: Bytes,
+        why: Why,
+    },
+    /// Answer at once; nothing is kept.
+    Answer { reply: Bytes, why: Why },
+}
+
+/// Why a message is not stored: what is counted and logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    TooBig,
+    Empty,
+    UnknownType,
+    Unreadable,
+    Unrouted,
+    WrongSender,
+}
+
+pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Verdict {
+    if message.len() > MAX_MESSAGE_BYTES {
+        return Verdict::Answer {
+            reply: envelope::error_reply(b""),
+            why: Why::TooBig,
+        };
+    }
+    let stream = match envelope::read(&message) {
+        Ok(Envelope::Stream(stream)) => stream,
+        Ok(Envelope::Empty) => {
+            return Verdict::Answer {
+                reply: envelope::ack(b"", b""),
+                why: Why::Empty,
+            };
+        }
+        Ok(Envelope::Other {
+            txid,
+            topic,
+            message_type,
+        }) => {
+            return Verdict::DeadLetter {
+                reason: format!("message type {message_type} is unknown"),
+                reply: envelope::ack(&txid, b""),
+                txid,
+                record_type: String::from_utf8_lossy(&topic).into_owned(),
+                raw: message,
+                why: Why::UnknownType,
+            };
+        }
+        Err(error) => {
+            return Verdict::DeadLetter {
+                reason: error.to_string(),
+                reply: envelope::error_reply(b""),
+                txid: Bytes::new(),
+                record_type: String::new(),
+                raw: message,
+                why: Why::Unreadable,
+            };
+        }
+    };
+    let topic = std::str::from_utf8(&stream.topic)
+        .ok()
+        .filter(|topic| routes.is_routed(topic))
+        .map(str::to_owned);
+    let Some(record_type) = topic else {
+        let own = [identity.sender_id.as_bytes(), identity.device_id.as_bytes()].contains(&&*stream.sender_id);
+        return match own {
+            true => Verdict::Answer {
+                reply: envelope::ack(&stream.txid, &stream.topic),
+                why: Why::Unrouted,
+            },
+            false => Verdict::Answer {
+                reply: envelope::error_reply(&stream.txid),
+                why: Why::WrongSender,
+            },
+        };
+    };
+    let valid = Kind::of(&record_type).map_or(Ok(()), |kind| payload::validate(kind, &stream.payload));
+    match valid {
+        Ok(()) => Verdict::Store { stream, record_type },
+        Err(error) => Verdict::DeadLetter {
+            reason: error.to_string(),
+            reply: envelope::error_reply(&stream.txid),
+            txid: stream.txid,
+            record_type,
+            raw: stream.payload,
+            why: Why::Unreadable,
+        },
+    }
+}

@@ -1,0 +1,16 @@
+//! Where vehicles come in: TLS, the HTTP request, then one session for each vehicle until it leaves.
+//!
+//! Nothing here stores or forwards: a session hands records to the queue and releases their acks when the queue says
+//! that they are on the disk.
+
+mod answer;
+mod counters;
+mod http;
+mod registry;
+mod server;
+mod session;
+pub mod tls;
+mod verifier;
+
+pub use counters::{Counters, CountersSnapshot, TypeCounts};
+pub use server::{Listener, Settings};

@@ -1,0 +1,240 @@
+//! The accept loop: connections in, each in a task of its own, all of them bounded and awaited.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use hyper::StatusCode;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::counters::Counters;
+use super::http::{self, Door};
+use super::registry::Registry;
+use super::session::{Session, Surroundings};
+use crate::config::Routes;
+use crate::queue::Queue;
+use crate::record::identity::{self, Identity, IssuerTable};
+
+/// How the listener is to behave.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which record types are kept.
+    pub routes: Routes,
+    /// Who may be a vehicle.
+    pub identity: IssuerTable,
+    /// Device ids that may connect; empty: all.
+    pub allow_vins: std::collections::BTreeSet<String>,
+    /// Served as Tesla's server asks for it.
+    pub public_key: Option<Bytes>,
+    /// Messages a second of one vehicle.
+    pub messages_per_second: u32,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// For TLS and the HTTP request together.
+    pub handshake_timeout: Duration,
+    /// For a silent connection.
+    pub idle_timeout: Duration,
+    /// Bytes of one vehicle that may wait for their commit.
+    pub max_waiting_bytes: usize,
+}
+
+/// A bound port, not yet accepting.
+pub struct Listener {
+    socket: TcpListener,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    shared: Shared,
+}
+
+#[derive(Clone)]
+struct Shared {
+    queue: Queue,
+    settings: Arc<Settings>,
+    counters: Arc<Counters>,
+    registry: Arc<Registry>,
+    draining: CancellationToken,
+}
+
+/// Time for a pause after the system had no descriptor for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Listener {
+    /// A listener on a bound socket.
+    pub fn new(
+        socket: TcpListener,
+        tls: Arc<ServerConfig>,
+        queue: Queue,
+        settings: Settings,
+        counters: Arc<Counters>,
+        draining: CancellationToken,
+    ) -> Self {
+        let shared = Shared {
+            queue,
+            settings: Arc::new(settings),
+            counters,
+            registry: Arc::default(),
+            draining,
+        };
+        Self {
+            socket,
+            tls: Arc::new(ArcSwap::new(tls)),
+            shared,
+        }
+    }
+
+    /// Accepts until it is told to drain, then waits for every session to end.
+    pub async fn run(self) {
+        let room = Arc::new(Semaphore::new(self.shared.settings.max_connections));
+        let mut connections = JoinSet::new();
+        let mut refused_logged = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.shared.draining.cancelled() => break,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                    log_panic(ended);
+                    continue;
+                }
+                accepted = self.socket.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                self.shared.counters.connections_refused.add();
+                if !std::mem::replace(&mut refused_logged, true) {
+                    tracing::warn!(%peer, limit = self.shared.settings.max_connections,
+                        "connection refused: listener.max_connections are open; more of this kind are only counted");
+                }
+                continue;
+            };
+            let acceptor = TlsAcceptor::from(self.tls.load_full());
+            let shared = self.shared.clone();
+            connections.spawn(async move {
+                shared.connection(stream, peer, acceptor).await;
+                drop(permit);
+            });
+        }
+        drop(self.socket);
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+impl Shared {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+        let accepted = tokio::select! {
+            () = self.draining.cancelled() => return,
+            accepted = timeout(self.settings.handshake_timeout, self.handshake(stream, acceptor)) => accepted,
+        };
+        let (upgraded, identity) = match accepted {
+            Ok(Ok(Some(accepted))) => accepted,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                self.counters.handshake_errors.add();
+                tracing::info!(%peer, %error, "connection did not become a vehicle's");
+                return;
+            }
+            Err(_) => {
+                self.counters.handshake_errors.add();
+                let limit = self.settings.handshake_timeout;
+                tracing::info!(%peer, ?limit, "connection closed: no request within listener.handshake_timeout");
+                return;
+            }
+        };
+        let (registration, before) = self.registry.register(&identity.sender_id);
+        if let Some(before) = before {
+            before.cancelled().await;
+        }
+        let around = Surroundings {
+            queue: self.queue.clone(),
+            settings: Arc::clone(&self.settings),
+            counters: Arc::clone(&self.counters),
+            draining: self.draining.clone(),
+        };
+        let session = Session::new(around, identity, upgraded).await;
+        session.run(registration.replaced.clone()).await;
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+    ) -> Result<Option<(http::Upgraded, Identity)>, HandshakeError> {
+        // Acks are small and urgent. A socket that cannot do this still works.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY not set");
+        }
+        let stream = acceptor.accept(stream).await?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let verified = leaf.is_some();
+        let identity = match leaf {
+            None => Err("a vehicle's client certificate is needed: none was sent\n".to_owned()),
+            Some(leaf) => self.identify(leaf),
+        };
+        let refusal = match &identity {
+            Err(reason) => Some((StatusCode::FORBIDDEN, reason.clone())),
+            Ok(_) if self.queue.is_full() => {
+                let reason = "the queue is full, try again later\n".to_owned();
+                Some((StatusCode::SERVICE_UNAVAILABLE, reason))
+            }
+            Ok(_) => None,
+        };
+        let forbidden = identity.as_ref().err().cloned();
+        let door = Door {
+            refusal,
+            verified,
+            public_key: self.settings.public_key.clone(),
+        };
+        let Some(upgraded) = http::serve(stream, door).await? else {
+            if let Some(reason) = forbidden {
+                self.counters.upgrades_refused.add();
+                tracing::info!(
+                    reason = reason.trim_end(),
+                    "a peer without a vehicle's certificate asked for something"
+                );
+            }
+            return Ok(None);
+        };
+        Ok(identity.ok().map(|identity| (upgraded, identity)))
+    }
+
+    fn identify(&self, leaf: &[u8]) -> Result<Identity, String> {
+        let identity = identity::identify(leaf, &self.settings.identity).map_err(|error| format!("{error}\n"))?;
+        match self.settings.allow_vins.is_empty() || self.settings.allow_vins.contains(&*identity.device_id) {
+            true => Ok(identity),
+            false => Err(format!(
+                "vehicle {} is not in listener.allow_vins\n",
+                identity.device_id
+            )),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("TLS: {0}")]
+    Tls(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
+}

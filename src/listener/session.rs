@@ -1,0 +1,512 @@
+//! One vehicle's connection, from its upgrade to its end: messages in, records to the queue, acks out.
+//!
+//! An ack for a stored record is sent only when the queue's progress says that it is on the disk. What waits for that
+//! is bounded: beyond the limit, or over the vehicle's rate, the socket is read no further and nothing is dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::CapacityError;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Verdict, Why};
+use super::counters::Counters;
+use super::http::Upgraded;
+use super::server::Settings;
+use crate::queue::{DeadLetter, Item, Queue, Refusal, Submitter};
+use crate::record::Record;
+use crate::record::envelope::{self, MAX_MESSAGE_BYTES};
+use crate::record::identity::Identity;
+use crate::record::payload::{self, ConnectivityStatus};
+
+/// A message up to here is read to its end and answered; a longer one ends the connection after its error reply.
+const LONGEST_READ: usize = 2 * MAX_MESSAGE_BYTES;
+const READ_BUFFER: usize = 8 << 10;
+const WRITE_BUFFER: usize = 4 << 10;
+/// Replies that may wait for a vehicle to read them; beyond this the connection ends.
+const MAX_WRITE_BUFFER: usize = 3 << 20;
+/// A reply that the vehicle has not taken by then ends the connection.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the last connectivity record to find room in the queue.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a session needs of the gateway.
+pub(crate) struct Surroundings {
+    pub queue: Queue,
+    pub settings: Arc<Settings>,
+    pub counters: Arc<Counters>,
+    /// The gateway is stopping: finish what was read.
+    pub draining: CancellationToken,
+}
+
+pub(crate) struct Session {
+    around: Surroundings,
+    identity: Identity,
+    connection_id: Arc<str>,
+    network_interface: String,
+    client_version: Arc<str>,
+    socket: WebSocketStream<TlsStream<TcpStream>>,
+    submitter: Submitter,
+    /// What waits for its commit, in the order of submission.
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// How many submissions were answered.
+    released: u64,
+    rate: Rate,
+    last_heard: Instant,
+    pinged: bool,
+    /// What was logged already: once per connection and kind.
+    logged: Vec<&'static str>,
+}
+
+struct Waiting {
+    reply: Option<Bytes>,
+    bytes: usize,
+    stored: bool,
+}
+
+/// Why a session ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The vehicle closed it.
+    Closed,
+    /// The socket failed.
+    Socket(String),
+    /// A newer connection of the same vehicle is there.
+    Replaced,
+    /// The gateway stops.
+    Draining,
+    /// It said nothing for too long.
+    Idle,
+    /// It did something that ends a connection.
+    Violation(CloseCode, &'static str),
+    /// Its records cannot be stored.
+    Refused(Refusal),
+}
+
+impl Session {
+    pub(crate) async fn new(around: Surroundings, identity: Identity, upgraded: Upgraded) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(MAX_WRITE_BUFFER)
+            .max_message_size(Some(LONGEST_READ))
+            .max_frame_size(Some(LONGEST_READ));
+        let Upgraded { stream, read, request } = upgraded;
+        let socket = WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config)).await;
+        Self {
+            submitter: around.queue.submitter(),
+            rate: Rate::new(around.settings.messages_per_second),
+            around,
+            identity,
+            connection_id: request.connection_id.into(),
+            network_interface: request.network_interface,
+            client_version: request.client_version.into(),
+            socket,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            released: 0,
+            last_heard: Instant::now(),
+            pinged: false,
+            logged: Vec::new(),
+        }
+    }
+
+    /// Runs until the connection ends, for whatever reason.
+    pub(crate) async fn run(mut self, replaced: CancellationToken) {
+        tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id,
+            client_type = %self.identity.client_type, client_version = %self.client_version, "vehicle connected");
+        self.around.counters.connections.add();
+        let end = match self.announce(ConnectivityStatus::Connected).await {
+            Ok(()) => self.serve(&replaced).await,
+            Err(refusal) => End::Refused(refusal),
+        };
+        self.part(&end).await;
+        self.around.counters.connections.sub();
+        tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id, end = ?end, "vehicle disconnected");
+        self.say_goodbye().await;
+    }
+
+    async fn serve(&mut self, replaced: &CancellationToken) -> End {
+        let draining = self.around.draining.clone();
+        let idle = self.around.settings.idle_timeout;
+        let mut ticks = tokio::time::interval((idle / 4).max(Duration::from_millis(10)));
+        loop {
+            let now = Instant::now();
+            let full = self.waiting_bytes >= self.around.settings.max_waiting_bytes;
+            let pause = self.rate.pause(now);
+            if full && self.first_time("backpressure") {
+                self.around.counters.backpressured.add();
+                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.max_waiting_bytes,
+                    "too much of this vehicle waits for its commit: its socket is read no further for now");
+            }
+            if pause.is_some() && self.first_time("rate") {
+                self.around.counters.rate_limited.add();
+                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.messages_per_second,
+                    "this vehicle sends more messages a second than its limit: its socket is read no faster, nothing is dropped");
+            }
+            let outcome = tokio::select! {
+                biased;
+                () = replaced.cancelled() => Err(End::Replaced),
+                advanced = self.submitter.advanced(self.released), if !self.waiting.is_empty() => match advanced {
+                    Ok(committed) => self.release(committed).await,
+                    Err(refusal) => Err(End::Refused(refusal)),
+                },
+                () = draining.cancelled() => Err(End::Draining),
+                message = self.socket.next(), if !full && pause.is_none() => self.take(message).await,
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Ok(()),
+                _ = ticks.tick() => self.check_idle(idle).await,
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), End> {
+        self.last_heard = Instant::now();
+        self.pinged = false;
+        match message {
+            Some(Ok(Message::Binary(bytes))) => {
+                self.rate.spend(self.last_heard);
+                self.judge(bytes).await
+            }
+            Some(Ok(Message::Text(_))) => Err(End::Violation(
+                CloseCode::Unsupported,
+                "records come in binary messages",
+            )),
+            // tungstenite queues the pong itself; the next write or read sends it.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Close(_))) | None => Err(End::Closed),
+            Some(Err(WsError::Capacity(CapacityError::MessageTooLong { size, .. }))) => {
+                self.note(Why::TooBig, || format!("{size} bytes"));
+                self.reply(envelope::error_reply(b"")).await?;
+                Err(End::Violation(CloseCode::Size, "messages are at most 1000000 bytes"))
+            }
+            Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => Err(End::Closed),
+            Some(Err(error)) => Err(End::Socket(error.to_string())),
+        }
+    }
+
+    async fn judge(&mut self, message: Bytes) -> Result<(), End> {
+        let received_at = epoch_ms();
+        let size = message.len();
+        match answer::judge(message, &self.identity, &self.around.settings.routes) {
+            Verdict::Store { stream, record_type } => {
+                self.around.counters.record(&record_type, stream.payload.len());
+                let reply = envelope::ack(&stream.txid, &stream.topic);
+                let record = Record {
+                    vin: Arc::clone(&self.identity.device_id),
+                    record_type: record_type.into(),
+                    txid: stream.txid,
+                    received_at,
+                    client_version: Arc::clone(&self.client_version),
+                    payload: stream.payload,
+                };
+                self.submit(Item::Record(record), Some(reply), size).await
+            }
+            Verdict::DeadLetter {
+                reason,
+                reply,
+                txid,
+                record_type,
+                raw,
+                why,
+            } => {
+                self.note(why, || reason.clone());
+                let letter = DeadLetter {
+                    origin: "listener".to_owned(),
+                    reason,
+                    at: received_at,
+                    vin: self.identity.device_id.to_string(),
+                    record_type,
+                    txid,
+                    raw,
+                    record: None,
+                    received_at,
+                    client_version: self.client_version.to_string(),
+                };
+                self.submit(Item::DeadLetter(letter), Some(reply), size).await
+            }
+            Verdict::Answer { reply, why } => {
+                self.note(why, || format!("{size} bytes"));
+                self.reply(reply).await
+            }
+        }
+    }
+
+    async fn submit(&mut self, item: Item, reply: Option<Bytes>, bytes: usize) -> Result<(), End> {
+        let stored = matches!(item, Item::Record(_));
+        self.submitter.submit(item).await.map_err(End::Refused)?;
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(Waiting { reply, bytes, stored });
+        Ok(())
+    }
+
+    /// Sends the replies of everything that is on the disk now, in one write.
+    async fn release(&mut self, committed: u64) -> Result<(), End> {
+        let mut replies = Vec::new();
+        while self.released < committed
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            self.released += 1;
+            self.waiting_bytes -= waiting.bytes;
+            if let Some(reply) = waiting.reply {
+                replies.push(reply);
+                if waiting.stored {
+                    self.around.counters.acked.add();
+                }
+            }
+        }
+        let socket = &mut self.socket;
+        let write = async {
+            for reply in replies {
+                socket.feed(Message::Binary(reply)).await?;
+            }
+            socket.flush().await
+        };
+        written(timeout(WRITE_TIMEOUT, write).await)
+    }
+
+    async fn reply(&mut self, reply: Bytes) -> Result<(), End> {
+        written(timeout(WRITE_TIMEOUT, self.socket.send(Message::Binary(reply))).await)
+    }
+
+    async fn check_idle(&mut self, idle: Duration) -> Result<(), End> {
+        let silent = self.last_heard.elapsed();
+        if silent >= idle {
+            self.around.counters.idle_closed.add();
+            return Err(End::Idle);
+        }
+        if silent >= idle / 2 && !self.pinged {
+            self.pinged = true;
+            return written(timeout(WRITE_TIMEOUT, self.socket.send(Message::Ping(Bytes::new()))).await);
+        }
+        Ok(())
+    }
+
+    /// What the vehicle is told at the end. Acks of what is on the disk by then are still sent.
+    async fn part(&mut self, end: &End) {
+        let close = match end {
+            End::Closed => None,
+            End::Socket(_) => {
+                self.around.counters.socket_errors.add();
+                return;
+            }
+            End::Replaced => {
+                self.around.counters.replaced.add();
+                Some((CloseCode::Policy, "replaced by a newer connection of this vehicle"))
+            }
+            End::Draining => {
+                while !self.waiting.is_empty() {
+                    let Ok(committed) = self.submitter.advanced(self.released).await else {
+                        break;
+                    };
+                    if self.release(committed).await.is_err() {
+                        return;
+                    }
+                }
+                Some((CloseCode::Restart, "the gateway is stopping"))
+            }
+            End::Idle => Some((CloseCode::Away, "nothing was heard for too long")),
+            End::Violation(code, reason) => Some((*code, *reason)),
+            End::Refused(refusal) => {
+                self.around
+                    .counters
+                    .not_acked
+                    .add_many(self.waiting.iter().filter(|waiting| waiting.stored).count() as u64);
+                let committed = self.submitter.committed();
+                if self.release(committed).await.is_err() {
+                    return;
+                }
+                Some((
+                    CloseCode::Again,
+                    match refusal {
+                        Refusal::Full => "the gateway cannot store records now, try again later",
+                        Refusal::Stopped => "the gateway has stopped storing records, try again later",
+                    },
+                ))
+            }
+        };
+        let frame = close.map(|(code, reason)| CloseFrame {
+            code,
+            reason: reason.into(),
+        });
+        // The connection ends either way.
+        let closed = timeout(WRITE_TIMEOUT, self.socket.close(frame)).await;
+        tracing::debug!(connection_id = %self.connection_id, in_order = matches!(closed, Ok(Ok(()))), "socket closed");
+    }
+
+    async fn announce(&mut self, status: ConnectivityStatus) -> Result<(), Refusal> {
+        match self.connectivity(status) {
+            None => Ok(()),
+            Some(record) => match self.submit(Item::Record(record), None, 0).await {
+                Err(End::Refused(refusal)) => Err(refusal),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// The DISCONNECTED record, by a sender of its own: this session's may have been refused.
+    async fn say_goodbye(self) {
+        let Some(record) = self.connectivity(ConnectivityStatus::Disconnected) else {
+            return;
+        };
+        let mut submitter = self.around.queue.submitter();
+        let stored = timeout(GOODBYE_TIMEOUT, submitter.store(Item::Record(record))).await;
+        if !matches!(stored, Ok(Ok(()))) {
+            self.around.counters.connectivity_dropped.add();
+        }
+    }
+
+    fn connectivity(&self, status: ConnectivityStatus) -> Option<Record> {
+        const TYPE: &str = "connectivity";
+        self.around.settings.routes.is_routed(TYPE).then(|| {
+            let received_at = epoch_ms();
+            let vin = &self.identity.device_id;
+            let payload = payload::connectivity(vin, &self.connection_id, &self.network_interface, status, received_at);
+            self.around.counters.record(TYPE, payload.len());
+            Record {
+                vin: Arc::clone(vin),
+                record_type: TYPE.into(),
+                txid: Bytes::copy_from_slice(self.connection_id.as_bytes()),
+                received_at,
+                client_version: Arc::clone(&self.client_version),
+                payload,
+            }
+        })
+    }
+
+    fn note(&mut self, why: Why, detail: impl FnOnce() -> String) {
+        let counters = &self.around.counters;
+        let (count, kind, message) = match why {
+            Why::TooBig => (
+                &counters.too_big,
+                "too big",
+                "message is larger than 1000000 bytes: error reply, not kept",
+            ),
+            Why::Empty => (
+                &counters.empty,
+                "empty",
+                "message without content: acknowledged, not kept",
+            ),
+            Why::UnknownType => (
+                &counters.unknown_message_type,
+                "unknown type",
+                "message of an unknown type: acknowledged, kept as a dead letter",
+            ),
+            Why::Unreadable => (
+                &counters.unreadable,
+                "unreadable",
+                "message cannot be read: error reply, kept as a dead letter",
+            ),
+            Why::Unrouted => {
+                counters.record("", 0);
+                return;
+            }
+            Why::WrongSender => (
+                &counters.unauthorized_sender,
+                "wrong sender",
+                "record of a type that is not routed, in somebody else's name: error reply, not kept",
+            ),
+        };
+        count.add();
+        if self.first_time(kind) {
+            let detail = detail();
+            tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, detail, "{message}; more of this kind are only counted");
+        }
+    }
+
+    fn first_time(&mut self, kind: &'static str) -> bool {
+        let new = !self.logged.contains(&kind);
+        if new {
+            self.logged.push(kind);
+        }
+        new
+    }
+}
+
+fn written(result: Result<Result<(), WsError>, tokio::time::error::Elapsed>) -> Result<(), End> {
+    match result {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(WsError::ConnectionClosed | WsError::AlreadyClosed)) => Err(End::Closed),
+        Ok(Err(error)) => Err(End::Socket(error.to_string())),
+        Err(_) => Err(End::Socket("the vehicle does not read its acks".to_owned())),
+    }
+}
+
+fn epoch_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
+}
+
+/// A token bucket that holds one second's worth.
+struct Rate {
+    per_second: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self {
+            per_second,
+            tokens: per_second,
+            at: Instant::now(),
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + since * self.per_second).min(self.per_second);
+        self.at = now;
+    }
+
+    fn spend(&mut self, now: Instant) {
+        self.refill(now);
+        self.tokens -= 1.0;
+    }
+
+    /// How long to wait for the next token, if there is none.
+    fn pause(&mut self, now: Instant) -> Option<Duration> {
+        self.refill(now);
+        (self.tokens < 1.0).then(|| Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_allows_a_second_at_once_and_then_its_pace() {
+        let mut rate = Rate::new(10);
+        let start = rate.at;
+        for _ in 0..10 {
+            assert_eq!(rate.pause(start), None);
+            rate.spend(start);
+        }
+        let pause = rate.pause(start).expect("the bucket is empty");
+        assert!(
+            pause > Duration::from_millis(90) && pause <= Duration::from_millis(101),
+            "{pause:?}"
+        );
+        let later = start + Duration::from_millis(101);
+        assert_eq!(rate.pause(later), None);
+        rate.spend(later);
+        assert!(rate.pause(later).is_some());
+    }
+}

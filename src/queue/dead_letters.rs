@@ -1,0 +1,114 @@
+//! What could not be delivered or decoded, kept for a person to look at: durable before anything passes it, bounded in
+//! bytes, the oldest out first.
+//!
+//! The same segments as the queue's, in a directory of their own.
+
+use bytes::Bytes;
+
+use super::segment::Chunk;
+use super::segments::{Segments, SegmentsError};
+use crate::record::proto::store::StoredDeadLetter;
+use crate::record::stored::{QueueId, append_message};
+
+/// Something that cannot be delivered.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Who gave it up: a destination's name, or `listener`.
+    pub origin: String,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// When, milliseconds since the epoch.
+    pub at: u64,
+    /// Whose it is.
+    pub vin: String,
+    /// Its record type, if it is known.
+    pub record_type: String,
+    /// Its transaction id, if it is known.
+    pub txid: Bytes,
+    /// The payload as it came, or the whole message where there is no payload in it.
+    pub raw: Bytes,
+    /// Its number in the queue, if it was there.
+    pub record: Option<u64>,
+    /// When the gateway received it, milliseconds since the epoch.
+    pub received_at: u64,
+    /// The vehicle's client version.
+    pub client_version: String,
+}
+
+pub(crate) struct DeadLetters {
+    segments: Segments,
+    queue: QueueId,
+    next: u64,
+    max_bytes: u64,
+}
+
+/// A fresh segment's blocks, more or less.
+const MIN_SEGMENT: u64 = 1 << 20;
+
+impl DeadLetters {
+    pub(crate) fn new(segments: Segments, queue: QueueId, next: u64, max_bytes: u64) -> Self {
+        Self {
+            segments,
+            queue,
+            next,
+            max_bytes,
+        }
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Puts them on the disk. What has to go for it is logged as lost.
+    pub(crate) fn append(&mut self, letters: &[&DeadLetter]) -> Result<(), SegmentsError> {
+        let mut bytes = Vec::new();
+        let first = self.next;
+        for (number, letter) in (first..).zip(letters) {
+            let message = StoredDeadLetter {
+                number,
+                origin: letter.origin.clone(),
+                reason: letter.reason.clone(),
+                at_ms: letter.at,
+                vin: letter.vin.clone(),
+                record_type: letter.record_type.clone(),
+                txid: letter.txid.clone(),
+                raw: letter.raw.clone(),
+                record: letter.record.unwrap_or_default(),
+                received_at_ms: letter.received_at,
+                client_version: letter.client_version.clone(),
+            };
+            append_message(&mut bytes, self.queue, number, &message);
+        }
+        self.drop_oldest(bytes.len() as u64)?;
+        let end = first + letters.len() as u64;
+        let chunk = Chunk {
+            first,
+            end,
+            bytes: bytes.into(),
+        };
+        let segment_bytes = (self.max_bytes / 8).max(MIN_SEGMENT);
+        self.segments.append(&[chunk], self.queue, segment_bytes)?;
+        self.next = end;
+        Ok(())
+    }
+
+    fn drop_oldest(&mut self, coming: u64) -> Result<(), SegmentsError> {
+        while self.segments.disk_bytes() + coming > self.max_bytes {
+            let Some((first, end)) = self.segments.oldest_sealed() else {
+                break;
+            };
+            self.segments.remove_below(end)?;
+            tracing::error!(
+                first,
+                end,
+                dropped = end - first,
+                "dead letters dropped: their space is used up"
+            );
+        }
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self) -> Result<(), SegmentsError> {
+        self.segments.seal()
+    }
+}

@@ -1,0 +1,347 @@
+//! The durable queue: records in, in the order of their commits; out to each destination at its own pace.
+//!
+//! `writer` is the only thread that writes; `inlet` is what senders see of it, `reader` what destinations see. The
+//! rules are in `docs/design.md`; the files of this folder each keep one of them.
+
+mod cursor;
+mod dead_letters;
+mod inlet;
+mod positions;
+mod reader;
+mod segment;
+mod segments;
+mod storage;
+mod tail;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use cursor::CursorError;
+pub use dead_letters::DeadLetter;
+pub use inlet::{Item, Refusal, Submitter};
+pub use reader::{Batch, Queued, ReadError, Reader};
+pub use segment::SegmentError;
+pub use segments::SegmentsError;
+pub use storage::StorageError;
+pub use writer::WriterError;
+
+use crate::record::stored::QueueId;
+use cursor::{CursorFile, Saved};
+use dead_letters::DeadLetters;
+use inlet::Inlet;
+use positions::Positions;
+use segments::Segments;
+use tail::Tail;
+use writer::Writer;
+
+/// Bytes of newest records that are kept in memory.
+const TAIL_BYTES: usize = 4 << 20;
+
+/// How a queue is to behave.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Disk space for records, in bytes.
+    pub max_bytes: u64,
+    /// Stored bytes after which a segment is sealed.
+    pub segment_size: u64,
+    /// How long a small commit waits for company.
+    pub commit_delay: Duration,
+    /// Disk space for dead letters, in bytes.
+    pub dead_letter_bytes: u64,
+}
+
+/// Why a queue could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the queue {} is in use by another process; stop it first", .0.display())]
+    InUse(PathBuf),
+    /// The file system refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The cursors file could not be opened or made.
+    #[error(transparent)]
+    Cursors(#[from] CursorError),
+    /// The segments could not be taken stock of.
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
+    /// The writer thread could not be started.
+    #[error("cannot start the queue's writer thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What the writer, the senders and the readers share.
+pub(crate) struct Shared {
+    id: QueueId,
+    inlet: Arc<Inlet>,
+    segments: Segments,
+    tail: Mutex<Tail>,
+    positions: Positions,
+    /// One more than the number of the newest committed record.
+    committed: watch::Sender<u64>,
+    counts: Counts,
+    lost: Mutex<BTreeSet<u64>>,
+    started: Instant,
+    last_beat: AtomicU64,
+}
+
+/// Running totals since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    records: AtomicU64,
+    bytes: AtomicU64,
+    commits: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Counts {
+    fn committed(&self, records: usize, bytes: u64) {
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refused(&self, records: usize) {
+        self.refused.fetch_add(records as u64, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        // A tail that a panic left half changed would only lack chunks, which are then read from the disk.
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report_lost(&self, from: u64, to: u64, reason: &str) {
+        if to <= from {
+            return;
+        }
+        let new = self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(from);
+        if new {
+            self.counts.lost.fetch_add(to - from, Ordering::Relaxed);
+            tracing::error!(
+                from,
+                to = to - 1,
+                lost = to - from,
+                reason,
+                "records lost: they cannot be read"
+            );
+        }
+    }
+
+    fn beat(&self) {
+        self.last_beat
+            .store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// An open queue. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Queue(Arc<Shared>);
+
+/// The running writer thread; it holds the directory's lock.
+pub struct WriterThread {
+    thread: JoinHandle<Result<(), WriterError>>,
+    shared: Arc<Shared>,
+    _lock: File,
+}
+
+/// Where a queue stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Snapshot {
+    /// One more than the newest committed number.
+    pub committed: u64,
+    /// Segment files.
+    pub segments: usize,
+    /// Bytes that they take on the disk.
+    pub disk_bytes: u64,
+    /// Whether vehicles are refused for lack of space.
+    pub full: bool,
+    /// Records committed since the start.
+    pub records: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Records refused since the start.
+    pub refused: u64,
+    /// Records that could not be read back since the start.
+    pub lost: u64,
+}
+
+impl Queue {
+    /// Opens the queue in a directory, making it if it is not there, and starts its writer. Whatever a crash or a
+    /// damaged disk left is put in order first.
+    pub fn open(dir: &Path, settings: Settings) -> Result<(Self, WriterThread), OpenError> {
+        storage::create_dir(dir)?;
+        let lock = storage::lock(&dir.join("lock")).map_err(|error| match error.source.kind() {
+            std::io::ErrorKind::WouldBlock => OpenError::InUse(dir.to_owned()),
+            _ => OpenError::Storage(error),
+        })?;
+        let (cursors, saved) = CursorFile::open(&dir.join("cursors"))?;
+        let quarantine = dir.join("quarantine");
+        let expected = saved.as_ref().map(|saved| saved.queue);
+        let (segments, found) = Segments::recover(&dir.join("segments"), &quarantine, expected)?;
+        let id = found.unwrap_or_else(QueueId::random);
+        let (letters, _) = Segments::recover(&dir.join("dead-letters"), &quarantine, Some(id))?;
+        if saved.is_none() && segments.count() > 0 {
+            tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
+        }
+        let known = saved.as_ref().map_or(0, |saved| saved.committed);
+        if known > segments.end() && segments.count() > 0 {
+            tracing::error!(
+                from = segments.end(),
+                to = known - 1,
+                "records lost: they were committed and are not in any segment"
+            );
+        }
+        let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
+        let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
+        let highest = positions.values().copied().max().unwrap_or_default();
+        let next = segments.end().max(known).max(reserved).max(highest);
+        let dead_letter_next = saved
+            .as_ref()
+            .map_or(0, |saved| saved.dead_letter_next)
+            .max(letters.end());
+        tracing::info!(queue = %id, next, segments = segments.count(), "queue opened");
+        let shared = Arc::new(Shared {
+            id,
+            inlet: Arc::new(Inlet::new()),
+            committed: watch::Sender::new(segments.end()),
+            segments,
+            tail: Mutex::new(Tail::new(TAIL_BYTES)),
+            positions: Positions::new(positions.clone()),
+            counts: Counts::default(),
+            lost: Mutex::default(),
+            started: Instant::now(),
+            last_beat: AtomicU64::new(0),
+        });
+        let saved = saved.unwrap_or(Saved {
+            queue: id,
+            committed: 0,
+            reserved: 0,
+            positions,
+            dead_letter_next: 0,
+        });
+        let dead_letters = DeadLetters::new(letters, id, dead_letter_next, settings.dead_letter_bytes);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            settings,
+            cursors,
+            saved,
+            dead_letters,
+            next,
+        };
+        let thread = std::thread::Builder::new()
+            .name("queue-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok((
+            Self(Arc::clone(&shared)),
+            WriterThread {
+                thread,
+                shared,
+                _lock: lock,
+            },
+        ))
+    }
+
+    /// The queue's identity, part of every record's.
+    pub fn id(&self) -> QueueId {
+        self.0.id
+    }
+
+    /// A new sender.
+    pub fn submitter(&self) -> Submitter {
+        Submitter::new(Arc::clone(&self.0.inlet))
+    }
+
+    /// Whether new vehicles should be turned away until there is room.
+    pub fn is_full(&self) -> bool {
+        self.0.inlet.is_full()
+    }
+
+    /// Makes a destination known. A new one begins at the oldest record.
+    pub fn register(&self, destination: &str, required: bool) {
+        let oldest = self.0.segments.first().unwrap_or_else(|| *self.0.committed.borrow());
+        self.0.positions.register(destination, oldest, required);
+    }
+
+    /// A reader at a destination's cursor.
+    pub fn reader(&self, destination: &str) -> Reader {
+        Reader::new(Arc::clone(&self.0), destination, self.cursor(destination))
+    }
+
+    /// Moves a destination's cursor: everything before `next` is confirmed by it, durably in its dead letters, or not
+    /// routed to it.
+    pub fn advance(&self, destination: &str, next: u64) {
+        self.0.positions.advance(destination, next);
+    }
+
+    /// A destination's cursor.
+    pub fn cursor(&self, destination: &str) -> u64 {
+        self.0.positions.get(destination).unwrap_or_default()
+    }
+
+    /// Records from a cursor to the newest.
+    pub fn backlog(&self, cursor: u64) -> u64 {
+        let oldest = self.0.segments.first().unwrap_or(u64::MAX);
+        self.0
+            .committed
+            .borrow()
+            .saturating_sub(cursor.max(oldest.min(*self.0.committed.borrow())))
+    }
+
+    /// Records that a destination that is not required has lost to lack of space since the start.
+    pub fn dropped(&self, destination: &str) -> u64 {
+        self.0.positions.dropped(destination)
+    }
+
+    /// Names of destinations that hold a place.
+    pub fn known_destinations(&self) -> Vec<String> {
+        self.0.positions.all().into_keys().collect()
+    }
+
+    /// How long ago the writer last showed that it is not stuck.
+    pub fn writer_silence(&self) -> Duration {
+        let beat = Duration::from_millis(self.0.last_beat.load(Ordering::Relaxed));
+        self.0.started.elapsed().saturating_sub(beat)
+    }
+
+    /// Where it stands.
+    pub fn snapshot(&self) -> Snapshot {
+        let counts = &self.0.counts;
+        Snapshot {
+            committed: *self.0.committed.borrow(),
+            segments: self.0.segments.count(),
+            disk_bytes: self.0.segments.disk_bytes(),
+            full: self.is_full(),
+            records: counts.records.load(Ordering::Relaxed),
+            commits: counts.commits.load(Ordering::Relaxed),
+            refused: counts.refused.load(Ordering::Relaxed),
+            lost: counts.lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl WriterThread {
+    /// Commits what waits, saves the cursors, closes the files. To be called when senders and readers have ended.
+    pub fn close(self) -> Result<(), WriterError> {
+        self.shared.inlet.close();
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Whether the thread has ended by itself, which only a failure makes it do.
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+}

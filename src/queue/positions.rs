@@ -1,0 +1,132 @@
+//! Where each destination is: the cursors in memory, moved by the forwarders and saved by the writer.
+//!
+//! A cursor only ever grows. One that the configuration no longer names keeps its place.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(crate) struct Positions(Mutex<BTreeMap<String, Position>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    next: u64,
+    required: bool,
+    dropped: u64,
+}
+
+impl Positions {
+    /// Places as saved; until a destination registers it counts as required.
+    pub(crate) fn new(saved: BTreeMap<String, u64>) -> Self {
+        let place = |next| Position {
+            next,
+            required: true,
+            dropped: 0,
+        };
+        Self(Mutex::new(
+            saved.into_iter().map(|(name, next)| (name, place(next))).collect(),
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Position>> {
+        // Every change under it is a single assignment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A destination's place, `start` for one that is new.
+    pub(crate) fn register(&self, name: &str, start: u64, required: bool) -> u64 {
+        let mut positions = self.lock();
+        let position = positions.entry(name.to_owned()).or_insert(Position {
+            next: start,
+            required,
+            dropped: 0,
+        });
+        position.required = required;
+        position.next
+    }
+
+    /// Moves a destination's cursor forward. Everything before `next` is confirmed, in its dead letters, or not its.
+    pub(crate) fn advance(&self, name: &str, next: u64) {
+        if let Some(position) = self.lock().get_mut(name) {
+            position.next = position.next.max(next);
+        }
+    }
+
+    pub(crate) fn all(&self) -> BTreeMap<String, u64> {
+        self.lock()
+            .iter()
+            .map(|(name, position)| (name.clone(), position.next))
+            .collect()
+    }
+
+    /// One destination's place.
+    pub(crate) fn get(&self, name: &str) -> Option<u64> {
+        self.lock().get(name).map(|position| position.next)
+    }
+
+    /// The first number that somebody still needs.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.lock().values().map(|position| position.next).min()
+    }
+
+    /// Records that a destination lost because the queue needed their space.
+    pub(crate) fn dropped(&self, name: &str) -> u64 {
+        self.lock().get(name).map_or(0, |position| position.dropped)
+    }
+
+    /// Moves the destinations that are not required past `end` when only they still need what is before it. Returns
+    /// how many it moved.
+    pub(crate) fn drop_optional(&self, first: u64, end: u64) -> usize {
+        let mut positions = self.lock();
+        if positions
+            .values()
+            .any(|position| position.required && position.next < end)
+        {
+            return 0;
+        }
+        let mut moved = 0;
+        for (name, position) in positions.iter_mut().filter(|(_, position)| position.next < end) {
+            let from = position.next.max(first);
+            position.dropped += end - from;
+            tracing::error!(destination = %name, from, to = end - 1, dropped = end - from,
+                "records dropped for a destination that is not required: the queue is full");
+            position.next = end;
+            moved += 1;
+        }
+        moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_never_goes_back() {
+        let positions = Positions::new([("cloud".to_owned(), 5)].into());
+        assert_eq!(positions.register("cloud", 0, true), 5);
+        positions.advance("cloud", 9);
+        positions.advance("cloud", 7);
+        assert_eq!(positions.get("cloud"), Some(9));
+    }
+
+    #[test]
+    fn only_a_destination_that_is_not_required_is_moved_on() {
+        let positions = Positions::new(BTreeMap::new());
+        positions.register("cloud", 0, true);
+        positions.register("file", 0, false);
+        assert_eq!(positions.drop_optional(0, 10), 0, "the required one still needs it");
+        positions.advance("cloud", 10);
+        positions.advance("file", 4);
+        assert_eq!(positions.drop_optional(0, 10), 1);
+        assert_eq!((positions.get("file"), positions.dropped("file")), (Some(10), 6));
+        assert_eq!(positions.oldest(), Some(10));
+    }
+
+    #[test]
+    fn a_destination_that_left_the_configuration_keeps_its_place() {
+        let positions = Positions::new([("old".to_owned(), 3)].into());
+        positions.register("new", 50, true);
+        assert_eq!(positions.oldest(), Some(3));
+        assert_eq!(positions.drop_optional(0, 10), 0);
+    }
+}

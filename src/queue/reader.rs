@@ -1,0 +1,172 @@
+//! One destination's way through the queue: committed records in the order of their numbers, from memory when it keeps
+//! up, else from the segments in short reads.
+//!
+//! Every record that comes out has been checked. Numbers that should hold a record and do not are reported as lost,
+//! once for all readers, and passed over.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::segment::{Meta, RawChunk};
+use super::segments::{ReadHandle, SegmentsError};
+use crate::record::Record;
+use crate::record::stored::{RecordId, next_frame, read_record};
+
+/// A committed record.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// What consumers deduplicate by.
+    pub id: RecordId,
+    /// The record.
+    pub record: Record,
+}
+
+/// What one read gave.
+#[derive(Debug)]
+pub struct Batch {
+    /// The records, in order.
+    pub records: Vec<Queued>,
+    /// One more than the last number that was passed.
+    pub end: u64,
+}
+
+/// Why nothing could be read for now.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The segments could not be read; trying again may help.
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
+    /// The blocking read did not finish because the process is ending.
+    #[error("the read was given up: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// One destination's place in the queue.
+pub struct Reader {
+    shared: Arc<Shared>,
+    destination: String,
+    position: u64,
+    handle: ReadHandle,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, destination: &str, position: u64) -> Self {
+        Self {
+            shared,
+            destination: destination.to_owned(),
+            position,
+            handle: ReadHandle::default(),
+        }
+    }
+
+    /// The number that is read next.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Waits until something is committed at or after the position. Cancel-safe.
+    pub async fn ready(&self) {
+        let mut committed = self.shared.committed.subscribe();
+        let position = self.position;
+        // The sender lives in `shared`, so this cannot fail.
+        let _end = committed.wait_for(|end| *end > position).await;
+    }
+
+    /// The next records, about `max_bytes` of them. Empty when nothing is committed beyond the position. A read that
+    /// is cancelled is repeated by the next call.
+    pub async fn next(&mut self, max_bytes: usize) -> Result<Batch, ReadError> {
+        self.position = self.position.max(self.cursor());
+        let end = *self.shared.committed.borrow();
+        if end <= self.position {
+            return Ok(Batch {
+                records: Vec::new(),
+                end: self.position,
+            });
+        }
+        let in_memory = self.shared.tail().read(self.position, max_bytes);
+        let batch = if let Some(chunks) = in_memory {
+            let chunks = chunks.into_iter().map(|chunk| RawChunk {
+                first: chunk.first,
+                bytes: chunk.bytes,
+            });
+            self.decode(chunks.collect(), None)?
+        } else {
+            let (shared, position) = (Arc::clone(&self.shared), self.position);
+            let mut handle = std::mem::take(&mut self.handle);
+            let (handle, read) = tokio::task::spawn_blocking(move || {
+                let read = shared.segments.read(position, max_bytes, &mut handle);
+                (handle, read)
+            })
+            .await?;
+            self.handle = handle;
+            match read? {
+                Some(read) => self.decode(read.chunks, Some(read.meta))?,
+                None => {
+                    self.report_lost(self.position, end, "no segment holds them");
+                    Batch {
+                        records: Vec::new(),
+                        end,
+                    }
+                }
+            }
+        };
+        self.position = batch.end;
+        Ok(batch)
+    }
+
+    /// Ahead of the position only when the writer moved it, to drop what this destination had not read in time.
+    fn cursor(&self) -> u64 {
+        self.shared.positions.get(&self.destination).unwrap_or_default()
+    }
+
+    fn report_lost(&self, from: u64, to: u64, reason: &str) {
+        self.shared.report_lost(from.max(self.cursor()), to, reason);
+    }
+
+    fn decode(&mut self, chunks: Vec<RawChunk>, meta: Option<Meta>) -> Result<Batch, SegmentsError> {
+        let mut records = Vec::new();
+        let mut position = self.position;
+        let mut chunks = chunks.into_iter().peekable();
+        while let Some(chunk) = chunks.next() {
+            if chunk.first > position {
+                // Numbers between the end of the segment before and the start of this one were never used.
+                let skipped = meta.filter(|meta| meta.first == chunk.first).map(|meta| meta.follows);
+                let lost_end = skipped.unwrap_or(chunk.first);
+                if lost_end > position {
+                    self.report_lost(position, lost_end, "no row holds them");
+                }
+                position = chunk.first;
+            }
+            let mut bytes: Bytes = chunk.bytes;
+            let mut number = chunk.first;
+            while !bytes.is_empty() {
+                let record = next_frame(&mut bytes, self.shared.id, number)
+                    .and_then(|message| (number >= position).then(|| read_record(message, number)).transpose());
+                match record {
+                    Ok(record) => {
+                        let id = RecordId {
+                            queue: self.shared.id,
+                            number,
+                        };
+                        records.extend(record.map(|record| Queued { id, record }));
+                        number += 1;
+                        position = position.max(number);
+                    }
+                    Err(error) => {
+                        let after = match chunks.peek() {
+                            Some(next) => Some(next.first),
+                            None => self.shared.segments.chunk_after(chunk.first, &mut self.handle)?,
+                        };
+                        let lost_end = after.unwrap_or_else(|| *self.shared.committed.borrow());
+                        self.report_lost(position.max(number), lost_end, &error.to_string());
+                        position = position.max(lost_end);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Batch { records, end: position })
+    }
+}

@@ -1,0 +1,378 @@
+//! One segment: a redb file with the rows of consecutive chunks, each under the number of its first frame.
+//!
+//! A segment is appended to only by the process that created it. Before its first row it exists under its name, with
+//! its directory synced; once sealed it has been closed, opened again read-only and checked.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use super::storage::{self, StorageError};
+use crate::record::stored::{QueueId, next_frame};
+
+/// The format that this build writes.
+pub(crate) const FORMAT: u64 = 1;
+
+/// A chunk ends with the record that takes it past this: one row for a whole commit costs the least per record,
+/// and rows of at most 16 pages keep redb's allocator from searching.
+pub(crate) const CHUNK_BYTES: usize = 64_000;
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const CHUNKS: TableDefinition<u64, &[u8]> = TableDefinition::new("chunks");
+
+const OPEN_CACHE: usize = 2 << 20;
+const SEALED_CACHE: usize = 1 << 20;
+
+/// Consecutive frames as one row holds them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// Number of the first frame.
+    pub first: u64,
+    /// One more than the number of the last.
+    pub end: u64,
+    /// The frames.
+    pub bytes: Bytes,
+}
+
+/// Why a segment could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The file system refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// redb refused.
+    #[error("segment {}: {source}", path.display())]
+    Database {
+        /// The segment's file.
+        path: PathBuf,
+        /// What redb said.
+        source: Box<redb::Error>,
+    },
+    /// redb panicked, which it does on some damaged pages.
+    #[error("segment {}: damaged, redb panicked: {message}", path.display())]
+    Panicked {
+        /// The segment's file.
+        path: PathBuf,
+        /// The panic's message.
+        message: String,
+    },
+    /// Written by a build that knows more.
+    #[error("segment {}: format {found} is newer than this build's {FORMAT}; install the newer version again", path.display())]
+    Newer {
+        /// The segment's file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Not a segment, or not this queue's, or not all of it.
+    #[error("segment {}: {reason}", path.display())]
+    Damaged {
+        /// The segment's file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What a segment says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub queue: QueueId,
+    /// Number of its first record.
+    pub first: u64,
+    /// One more than the last record that was there when it was created. Numbers from here to `first` were skipped
+    /// at a start and never stood for a record.
+    pub follows: u64,
+}
+
+/// File name of the segment whose first record has this number.
+pub(crate) fn file_name(first: u64) -> String {
+    format!("{first:020}.redb")
+}
+
+/// The number in a segment's file name.
+pub(crate) fn first_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".redb").filter(|digits| digits.len() == 20)?;
+    digits.parse().ok()
+}
+
+/// The segment that is being appended to.
+pub(crate) struct OpenSegment {
+    pub path: PathBuf,
+    pub meta: Meta,
+    database: Database,
+}
+
+impl OpenSegment {
+    /// Makes a new segment, on the disk under its name when this returns.
+    pub(crate) fn create(dir: &Path, meta: Meta) -> Result<Self, SegmentError> {
+        let path = dir.join(file_name(meta.first));
+        let temporary = path.with_extension("tmp");
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(storage::failed("remove", &temporary)(error).into());
+            }
+            _ => {}
+        }
+        let make = || -> Result<Database, redb::Error> {
+            let database = Database::builder().set_cache_size(OPEN_CACHE).create(&temporary)?;
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(META)?;
+                table.insert("format", FORMAT.to_le_bytes().as_slice())?;
+                table.insert("queue", meta.queue.0.as_slice())?;
+                table.insert("first", meta.first.to_le_bytes().as_slice())?;
+                table.insert("follows", meta.follows.to_le_bytes().as_slice())?;
+                transaction.open_table(CHUNKS)?;
+            }
+            transaction.commit()?;
+            Ok(database)
+        };
+        let database = make().map_err(named(&temporary))?;
+        storage::rename(&temporary, &path)?;
+        Ok(Self { path, meta, database })
+    }
+
+    /// Commits chunks in one transaction. `Ok` means that they are on the disk.
+    pub(crate) fn append(&self, chunks: &[Chunk]) -> Result<(), SegmentError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            {
+                let mut table = transaction.open_table(CHUNKS)?;
+                for chunk in chunks {
+                    table.insert(chunk.first, chunk.bytes.as_ref())?;
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(named(&self.path))
+    }
+
+    pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {
+        caught(&self.path, || {
+            read_chunks(&self.database, from, max_bytes).map_err(named(&self.path))
+        })
+    }
+
+    /// Closes it, and checks that what it holds up to `end` can be read by whoever opens it next.
+    pub(crate) fn seal(self, end: u64) -> Result<(), SegmentError> {
+        let Self { path, meta, database } = self;
+        drop(database);
+        let sealed = SealedSegment::open(&path)?;
+        let last = sealed.last_chunk()?;
+        let found = last
+            .and_then(|raw| count_frames(&raw, meta.queue).ok())
+            .unwrap_or(meta.first);
+        match found == end {
+            true => Ok(()),
+            false => Err(damaged(
+                &path,
+                format!("ends at {found} after closing, written up to {end}"),
+            )),
+        }
+    }
+}
+
+/// A row as it was read: nothing in it is checked yet.
+#[derive(Debug, Clone)]
+pub(crate) struct RawChunk {
+    pub first: u64,
+    pub bytes: Bytes,
+}
+
+/// A segment that nobody appends to any more.
+pub(crate) struct SealedSegment {
+    path: PathBuf,
+    pub meta: Meta,
+    database: ReadOnlyDatabase,
+}
+
+impl SealedSegment {
+    pub(crate) fn open(path: &Path) -> Result<Self, SegmentError> {
+        caught(path, || {
+            let opened = Database::builder().set_cache_size(SEALED_CACHE).open_read_only(path);
+            let database = match opened {
+                // Left by a crash and never settled: once read-write, then it opens.
+                Err(DatabaseError::RepairAborted) => {
+                    repair(path)?;
+                    Database::builder().set_cache_size(SEALED_CACHE).open_read_only(path)
+                }
+                other => other,
+            };
+            let database = database.map_err(|error| named(path)(error.into()))?;
+            let meta = read_meta(&database, path)?;
+            Ok(Self {
+                path: path.to_owned(),
+                meta,
+                database,
+            })
+        })
+    }
+
+    pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {
+        caught(&self.path, || {
+            read_chunks(&self.database, from, max_bytes).map_err(named(&self.path))
+        })
+    }
+
+    fn last_chunk(&self) -> Result<Option<RawChunk>, SegmentError> {
+        let read = || -> Result<Option<RawChunk>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(CHUNKS)?;
+            let last = table.last()?;
+            Ok(last.map(|(first, bytes)| RawChunk {
+                first: first.value(),
+                bytes: Bytes::copy_from_slice(bytes.value()),
+            }))
+        };
+        caught(&self.path, || read().map_err(named(&self.path)))
+    }
+}
+
+/// Settles a segment that was open when its process ended: what the disk has of it is repaired, read through and
+/// closed. Returns its meta and one more than the last number that can be read.
+pub(crate) fn settle(path: &Path) -> Result<(Meta, u64), SegmentError> {
+    if std::fs::metadata(path).map_err(storage::failed("stat", path))?.len() == 0 {
+        // redb would make an empty database of it.
+        return Err(damaged(path, "an empty file".to_owned()));
+    }
+    storage::flush_and_forget(path)?;
+    caught(path, || repair(path))?;
+    let sealed = SealedSegment::open(path)?;
+    let mut end = sealed.meta.first;
+    loop {
+        let chunks = sealed.read(end, 1 << 20)?;
+        let Some(last) = chunks.last() else { break };
+        for raw in &chunks {
+            if let Err(error) = count_frames(raw, sealed.meta.queue) {
+                tracing::error!(segment = %path.display(), %error, "damaged record in the newest segment");
+            }
+        }
+        end = count_frames(last, sealed.meta.queue)
+            .unwrap_or(last.first + 1)
+            .max(end + 1);
+    }
+    Ok((sealed.meta, end))
+}
+
+/// One more than the number of a chunk's last frame; every frame is checked.
+pub(crate) fn count_frames(raw: &RawChunk, queue: QueueId) -> Result<u64, crate::record::stored::FrameError> {
+    let mut bytes = raw.bytes.clone();
+    let mut number = raw.first;
+    while !bytes.is_empty() {
+        next_frame(&mut bytes, queue, number)?;
+        number += 1;
+    }
+    Ok(number)
+}
+
+fn repair(path: &Path) -> Result<(), SegmentError> {
+    Database::builder()
+        .set_cache_size(OPEN_CACHE)
+        .open(path)
+        .map(drop)
+        .map_err(|error| named(path)(error.into()))
+}
+
+fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, SegmentError> {
+    let transaction = database.begin_read().map_err(|error| named(path)(error.into()))?;
+    let table = match transaction.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Err(damaged(path, "not a segment of waystation".to_owned())),
+        other => other.map_err(|error| named(path)(error.into()))?,
+    };
+    let bytes = |key: &str| -> Result<Vec<u8>, SegmentError> {
+        let value = table.get(key).map_err(|error| named(path)(error.into()))?;
+        value
+            .map(|value| value.value().to_vec())
+            .ok_or_else(|| damaged(path, format!("its meta table lacks {key:?}")))
+    };
+    let number = |key: &str| -> Result<u64, SegmentError> {
+        let bytes = bytes(key)?
+            .try_into()
+            .map_err(|_| damaged(path, format!("its {key:?} is not a number")))?;
+        Ok(u64::from_le_bytes(bytes))
+    };
+    let found = number("format")?;
+    if found > FORMAT {
+        return Err(SegmentError::Newer {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    let queue = QueueId::from_slice(&bytes("queue")?).ok_or_else(|| damaged(path, "its queue id is cut".to_owned()))?;
+    Ok(Meta {
+        queue,
+        first: number("first")?,
+        follows: number("follows")?,
+    })
+}
+
+/// Chunks from the one that holds `from`, up to `max_bytes` but at least one; in a read transaction of its own.
+fn read_chunks(database: &impl ReadableDatabase, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, redb::Error> {
+    let table = database.begin_read()?.open_table(CHUNKS)?;
+    let holder = table.range(..=from)?.next_back().transpose()?;
+    let start = holder.map_or(from, |(first, _)| first.value());
+    let mut chunks = Vec::new();
+    let mut total = 0;
+    for row in table.range(start..)? {
+        let (first, value) = row?;
+        let raw = RawChunk {
+            first: first.value(),
+            bytes: Bytes::copy_from_slice(value.value()),
+        };
+        // The chunk before the asked number may end before it.
+        if raw.first < from && count_unchecked(&raw) <= from {
+            continue;
+        }
+        total += raw.bytes.len();
+        if total > max_bytes && !chunks.is_empty() {
+            break;
+        }
+        chunks.push(raw);
+    }
+    Ok(chunks)
+}
+
+/// One more than the last number by the frames' lengths alone.
+fn count_unchecked(raw: &RawChunk) -> u64 {
+    let mut rest: &[u8] = &raw.bytes;
+    let mut number = raw.first;
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        number += 1;
+        rest = after
+            .get(8 + u32::from_le_bytes(*length) as usize..)
+            .unwrap_or_default();
+    }
+    number
+}
+
+fn damaged(path: &Path, reason: String) -> SegmentError {
+    SegmentError::Damaged {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+fn named(path: &Path) -> impl FnOnce(redb::Error) -> SegmentError {
+    let path = path.to_owned();
+    move |source| SegmentError::Database {
+        path,
+        source: Box::new(source),
+    }
+}
+
+/// redb panics on some damaged pages; a damaged segment must not take the daemon with it.
+fn caught<T>(path: &Path, read: impl FnOnce() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(SegmentError::Panicked {
+            path: path.to_owned(),
+            message: message.to_owned(),
+        })
+    })
+}

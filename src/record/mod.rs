@@ -1,0 +1,29 @@
+//! What vehicles send, as values: bytes in, values out. No I/O, no tokio; everything parsed from the network lives here.
+
+pub mod envelope;
+pub mod identity;
+pub mod json;
+pub mod payload;
+pub mod proto;
+pub mod stored;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// One record as it is committed to the queue: what the vehicle sent and what the gateway knows about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The certificate's device id; for a car, its VIN. Never what the message claims.
+    pub vin: Arc<str>,
+    /// The record type, as the vehicle named it (`V`, `alerts`, …).
+    pub record_type: Arc<str>,
+    /// The vehicle's transaction id, as it came.
+    pub txid: Bytes,
+    /// When the gateway received it, milliseconds since the epoch.
+    pub received_at: u64,
+    /// The `Version` header of the vehicle's connection.
+    pub client_version: Arc<str>,
+    /// The payload, as it came.
+    pub payload: Bytes,
+}

@@ -1,0 +1,337 @@
+//! What consumers receive of a payload: the VIN is set, and what vehicles send in other forms than consumers expect is put right.
+//!
+//! Invariant: only the bytes that a rule is about change; every other field, known or not, at every level, is copied as it came.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{
+    Kind, PayloadError,
+    schema::{Message, Shape},
+    wire::{Field, Fields, Wire, put_bytes, put_double, put_number},
+};
+
+/// Field numbers of `Payload`, `Datum`, `Value` and `LocationValue`.
+mod v {
+    pub(super) const DATA: u32 = 1;
+    pub(super) const KEY: u32 = 1;
+    pub(super) const VALUE: u32 = 2;
+    pub(super) const STRING: u32 = 1;
+    pub(super) const LOCATION: u32 = 7;
+    pub(super) const LATITUDE: u32 = 1;
+    pub(super) const LONGITUDE: u32 = 2;
+    /// `Field.Location`.
+    pub(super) const LOCATION_KEY: i32 = 21;
+}
+
+/// Field numbers of `VehicleAlerts`, `VehicleAlert` and `Timestamp`.
+mod alert {
+    pub(super) const ALERTS: u32 = 1;
+    pub(super) const TIMES: [u32; 2] = [3, 4];
+    pub(super) const SECONDS: u32 = 1;
+    pub(super) const NANOS: u32 = 2;
+    /// From here on (about the year 12000) the seconds of an alert's time are really milliseconds.
+    pub(super) const MILLISECONDS_FROM: i64 = 315_576_000_000;
+}
+
+/// The payload as consumers receive it. A record type that the gateway does not know is handed on as it came.
+pub fn transform(record_type: &str, vin: &str, payload: &Bytes) -> Result<Bytes, PayloadError> {
+    let Some(kind) = Kind::of(record_type) else {
+        return Ok(payload.clone());
+    };
+    let vin_field = match kind {
+        Kind::Connectivity => 1,
+        Kind::Vehicle | Kind::Alerts | Kind::Errors => 3,
+    };
+    let mut rewrite = Rewrite::of(payload, vin.len() + 8);
+    let mut vin_is_set = vin.is_empty();
+    let mut location_is_past = false;
+    let mut fields = Fields::of(payload);
+    while let Some(field) = fields.next()? {
+        let Wire::Bytes(body) = field.wire else {
+            continue;
+        };
+        if field.number == vin_field {
+            if !vin_is_set && body == vin.as_bytes() {
+                vin_is_set = true;
+            } else {
+                rewrite.replace(field.start..field.end, |_| {});
+            }
+            continue;
+        }
+        let changed = match (kind, field.number) {
+            (Kind::Vehicle, v::DATA) => datum(body, &mut location_is_past)?,
+            (Kind::Alerts, alert::ALERTS) => alert_times(body)?,
+            _ => None,
+        };
+        if let Some(changed) = changed {
+            rewrite.replace(field.start..field.end, |out| {
+                put_bytes(out, field.number, &changed);
+            });
+        }
+    }
+    if !vin_is_set {
+        rewrite.replace(payload.len()..payload.len(), |out| {
+            put_bytes(out, vin_field, vin.as_bytes());
+        });
+    }
+    Ok(rewrite.finish())
+}
+
+/// A copy of a payload with parts of it replaced; no copy where nothing is.
+struct Rewrite<'a> {
+    source: &'a Bytes,
+    copied: usize,
+    extra: usize,
+    out: Option<Vec<u8>>,
+}
+
+impl<'a> Rewrite<'a> {
+    fn of(source: &'a Bytes, extra: usize) -> Self {
+        Self {
+            source,
+            copied: 0,
+            extra,
+            out: None,
+        }
+    }
+
+    fn replace(&mut self, range: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
+        let capacity = self.source.len() + self.extra;
+        let out = self.out.get_or_insert_with(|| Vec::with_capacity(capacity));
+        out.extend(&self.source[self.copied..range.start]);
+        write(out);
+        self.copied = range.end;
+    }
+
+    fn finish(self) -> Bytes {
+        match self.out {
+            None => self.source.clone(),
+            Some(mut out) => {
+                out.extend(&self.source[self.copied..]);
+                out.into()
+            }
+        }
+    }
+}
+
+/// What a datum's value becomes.
+enum Replacement {
+    Location { latitude: f64, longitude: f64 },
+    String(String),
+}
+
+/// A datum with its value replaced, if it has to be.
+fn datum(body: &[u8], location_is_past: &mut bool) -> Result<Option<Vec<u8>>, PayloadError> {
+    let mut key = 0;
+    let mut text = None;
+    let mut fields = Fields::of(body);
+    while let Some(field) = fields.next()? {
+        match (field.number, field.wire) {
+            (v::KEY, Wire::Varint(number)) => key = number as i32,
+            (v::VALUE, Wire::Bytes(value)) => {
+                // Values that repeat merge, so that their members come one after the other.
+                let mut members = Fields::of(value);
+                while let Some(member) = members.next()? {
+                    if is_value_member(&member) {
+                        text = match (member.number, member.wire) {
+                            (v::STRING, Wire::Bytes(text)) => Some(text),
+                            _ => None,
+                        };
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    let is_first_location = key == v::LOCATION_KEY && !*location_is_past;
+    *location_is_past |= is_first_location;
+    let Some(text) = text.and_then(|text| std::str::from_utf8(text).ok()) else {
+        return Ok(None);
+    };
+    let replacement = match location(text).filter(|_| is_first_location) {
+        Some((latitude, longitude)) => Replacement::Location { latitude, longitude },
+        None => match five_decimals(text) {
+            Some(number) => Replacement::String(number),
+            None => return Ok(None),
+        },
+    };
+    replace_value(body, &replacement).map(Some)
+}
+
+/// The datum with one value instead of all that it had: what they had besides members of the oneof, and the new member.
+fn replace_value(body: &[u8], replacement: &Replacement) -> Result<Vec<u8>, PayloadError> {
+    let mut out = Vec::with_capacity(body.len() + 48);
+    let mut value = Vec::with_capacity(64);
+    let mut fields = Fields::of(body);
+    while let Some(field) = fields.next()? {
+        match (field.number, field.wire) {
+            (v::VALUE, Wire::Bytes(old)) => {
+                let mut members = Fields::of(old);
+                while let Some(member) = members.next()? {
+                    if !is_value_member(&member) {
+                        value.extend(&old[member.start..member.end]);
+                    }
+                }
+            }
+            _ => out.extend(&body[field.start..field.end]),
+        }
+    }
+    match replacement {
+        Replacement::String(text) => put_bytes(&mut value, v::STRING, text.as_bytes()),
+        Replacement::Location { latitude, longitude } => {
+            let mut location = Vec::with_capacity(18);
+            put_double(&mut location, v::LATITUDE, *latitude);
+            put_double(&mut location, v::LONGITUDE, *longitude);
+            put_bytes(&mut value, v::LOCATION, &location);
+        }
+    }
+    put_bytes(&mut out, v::VALUE, &value);
+    Ok(out)
+}
+
+/// Whether a field of a `Value` is one of the members of its oneof that this build knows.
+fn is_value_member(field: &Field<'_>) -> bool {
+    value_message()
+        .field(field.number)
+        .is_some_and(|known| known.accepts(&field.wire))
+}
+
+fn value_message() -> &'static Message {
+    let inner = |message: &'static Message, number| match message.field(number).map(|f| f.shape) {
+        Some(Shape::Message(place)) => Message::at(place),
+        // Not so with these protos.
+        _ => message,
+    };
+    inner(inner(Message::root(Kind::Vehicle), v::DATA), v::VALUE)
+}
+
+/// Reads `(37.412374 N, 122.145867 W)`: south and west are negative.
+fn location(text: &str) -> Option<(f64, f64)> {
+    let (latitude, longitude) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    Some((coordinate(latitude, 'N', 'S')?, coordinate(longitude, 'E', 'W')?))
+}
+
+fn coordinate(text: &str, positive: char, negative: char) -> Option<f64> {
+    let text = text.trim_matches(' ');
+    let direction = text.chars().next_back()?;
+    let number = text[..text.len() - direction.len_utf8()].trim_end_matches(' ');
+    // `parse` knows words for infinities and such, which are no coordinates.
+    if !number
+        .bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
+    {
+        return None;
+    }
+    let number = number.parse::<f64>().ok().filter(|number| number.is_finite())?;
+    if direction == positive {
+        Some(number)
+    } else if direction == negative {
+        Some(-number)
+    } else {
+        None
+    }
+}
+
+/// A number in scientific notation with five decimals instead, as a 32-bit float has it.
+///
+/// `^[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)$`: there is a point, a digit beside it, and an exponent.
+fn five_decimals(text: &str) -> Option<String> {
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (mantissa, exponent) = without_sign(text).split_once(['e', 'E'])?;
+    let exponent = without_sign(exponent);
+    let (whole, fraction) = mantissa.split_once('.')?;
+    if !is_digits(whole)
+        || !is_digits(fraction)
+        || !is_digits(exponent)
+        || exponent.is_empty()
+        || whole.is_empty() && fraction.is_empty()
+    {
+        return None;
+    }
+    let number = text.parse::<f32>().ok().filter(|number| number.is_finite())?;
+    Some(format!("{number:.5}"))
+}
+
+fn without_sign(number: &str) -> &str {
+    number.strip_prefix(['+', '-']).unwrap_or(number)
+}
+
+/// An alert with its times put right, if one of them is in milliseconds.
+fn alert_times(body: &[u8]) -> Result<Option<Vec<u8>>, PayloadError> {
+    let mut seconds = [0_i64; 2];
+    for_each_time(body, |time, part| {
+        if let (alert::SECONDS, Wire::Varint(number)) = (part.number, part.wire) {
+            seconds[time] = number as i64;
+        }
+    })?;
+    let is_milliseconds = seconds.map(|seconds| seconds >= alert::MILLISECONDS_FROM);
+    if is_milliseconds == [false; 2] {
+        return Ok(None);
+    }
+
+    let mut out = Vec::with_capacity(body.len() + 16);
+    let mut fields = Fields::of(body);
+    while let Some(field) = fields.next()? {
+        let replaced =
+            matches!(field.wire, Wire::Bytes(_)) && time_of(field.number).is_some_and(|time| is_milliseconds[time]);
+        if !replaced {
+            out.extend(&body[field.start..field.end]);
+        }
+    }
+    for time in (0..2).filter(|time| is_milliseconds[*time]) {
+        let mut timestamp = Vec::with_capacity(16);
+        put_number(&mut timestamp, alert::SECONDS, (seconds[time] / 1_000) as u64);
+        let nanos = (seconds[time] % 1_000) as u64 * 1_000_000;
+        if nanos != 0 {
+            put_number(&mut timestamp, alert::NANOS, nanos);
+        }
+        for_each_time(body, |of, part| {
+            let known = matches!(part.number, alert::SECONDS | alert::NANOS) && matches!(part.wire, Wire::Varint(_));
+            if of == time && !known {
+                timestamp.extend(part.raw);
+            }
+        })?;
+        put_bytes(&mut out, alert::TIMES[time], &timestamp);
+    }
+    Ok(Some(out))
+}
+
+/// A field of a timestamp.
+struct TimePart<'a> {
+    number: u32,
+    wire: Wire<'a>,
+    raw: &'a [u8],
+}
+
+fn time_of(number: u32) -> Option<usize> {
+    alert::TIMES.iter().position(|time| *time == number)
+}
+
+/// Every field of every timestamp of an alert, with which of its two times it is of.
+fn for_each_time<'a>(alert: &'a [u8], mut visit: impl FnMut(usize, TimePart<'a>)) -> Result<(), PayloadError> {
+    let mut fields = Fields::of(alert);
+    while let Some(field) = fields.next()? {
+        let (Some(time), Wire::Bytes(timestamp)) = (time_of(field.number), field.wire) else {
+            continue;
+        };
+        let mut parts = Fields::of(timestamp);
+        while let Some(part) = parts.next()? {
+            visit(
+                time,
+                TimePart {
+                    number: part.number,
+                    wire: part.wire,
+                    raw: &timestamp[part.start..part.end],
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "transform_tests.rs"]
+mod tests;

@@ -1,0 +1,51 @@
+//! Log events: to the journal with their fields when standard error goes there, else as text to standard error.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter.
+    #[error("log.level: {0:?} is not a filter; write error, warn, info, debug or trace, or target=level pairs")]
+    Filter(String),
+    /// A second call.
+    #[error(transparent)]
+    Twice(#[from] TryInitError),
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
+    EnvFilter::try_new(level).map_err(|_| LoggingError::Filter(level.to_owned()))
+}
+
+/// Whether a filter can be used.
+pub fn check(level: &str) -> Result<(), LoggingError> {
+    filter(level).map(drop)
+}
+
+/// Starts logging for the whole process.
+pub fn start(level: &str) -> Result<(), LoggingError> {
+    let filter = filter(level)?;
+    let registry = tracing_subscriber::registry().with(filter);
+    match journal() {
+        Some(journal) => registry.with(journal).try_init()?,
+        None => {
+            let text = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .with_target(false);
+            registry.with(text).try_init()?;
+        }
+    }
+    Ok(())
+}
+
+/// systemd sets `JOURNAL_STREAM` for services whose standard error is the journal's.
+fn journal() -> Option<tracing_journald::Layer> {
+    std::env::var_os("JOURNAL_STREAM")?;
+    // Without a prefix the field `vin` is `VIN` there, as `journalctl VIN=…` wants it.
+    tracing_journald::layer()
+        .ok()
+        .map(|layer| layer.with_field_prefix(None))
+}
