@@ -3,6 +3,8 @@
 //! Everything here works on the wire format, because a newer vehicle sends fields that this build does not know and its
 //! consumers may: a field that no rule is about leaves exactly as it came.
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 pub(crate) mod schema;
 pub(crate) mod time;
 mod transform;
