@@ -230,6 +230,8 @@ fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, destination::
     let make = |configured: &crate::config::Destination| {
         let built = destination::build(configured, &id)?;
         queue.register(&configured.name, configured.required);
+        let cursor = queue.cursor(&configured.name);
+        tracing::info!(destination = %configured.name, cursor, backlog = queue.backlog(cursor), "destination resumes");
         let kind = match configured.kind {
             DestinationKind::Kafka(_) => "kafka",
             DestinationKind::Mqtt(_) => "mqtt",

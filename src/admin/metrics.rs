@@ -140,6 +140,11 @@ fn listener(text: &mut Text, report: &Report) {
             listener.upgrades_refused,
         ),
         (
+            "waystation_turned_away_total",
+            "Vehicles told to come again because the queue is full.",
+            listener.turned_away,
+        ),
+        (
             "waystation_connections_replaced_total",
             "Connections replaced by a newer one.",
             listener.replaced,

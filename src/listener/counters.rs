@@ -44,6 +44,8 @@ counters! {
     handshake_errors,
     /// Upgrades refused with 403.
     upgrades_refused,
+    /// Vehicles told to come again later because the queue is full.
+    turned_away,
     /// Connections replaced by a newer one of the same vehicle.
     replaced,
     /// Acks sent for stored records.

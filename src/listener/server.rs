@@ -200,18 +200,26 @@ impl Shared {
             }
             Ok(_) => None,
         };
-        let forbidden = identity.as_ref().err().cloned();
+        let refused = refusal.clone();
         let door = Door {
             refusal,
             verified,
             public_key: self.settings.public_key.clone(),
         };
         let Some(upgraded) = http::serve(stream, door).await? else {
-            if let Some(reason) = forbidden {
-                self.counters.upgrades_refused.add();
+            if let Some((status, reason)) = refused {
+                let counters = &self.counters;
+                let full = status == StatusCode::SERVICE_UNAVAILABLE;
+                if full {
+                    &counters.turned_away
+                } else {
+                    &counters.upgrades_refused
+                }
+                .add();
                 tracing::info!(
+                    status = status.as_u16(),
                     reason = reason.trim_end(),
-                    "a peer without a vehicle's certificate asked for something"
+                    "a peer was not let in"
                 );
             }
             return Ok(None);

@@ -27,7 +27,7 @@ pub enum WriterError {
 
 /// How often cursors are saved and consumed segments removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Bytes of one commit.
+/// Bytes of one commit, within the size of a segment.
 const BATCH_BYTES: usize = 4 << 20;
 /// Numbers that are reserved at a time. A start after a crash skips what is left of them.
 const RESERVE: u64 = 1 << 20;
@@ -55,13 +55,14 @@ impl Writer {
     }
 
     fn work(&mut self) -> Result<(), WriterError> {
+        let batch_bytes = BATCH_BYTES.min(self.settings.segment_size as usize);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
         loop {
             self.shared.beat();
             let Some(batch) = self
                 .shared
                 .inlet
-                .take(BATCH_BYTES, self.settings.commit_delay, housekeeping)
+                .take(batch_bytes, self.settings.commit_delay, housekeeping)
             else {
                 return self.finish();
             };

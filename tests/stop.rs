@@ -1,0 +1,92 @@
+//! The orderly stop: exit 0 within the grace period, nothing lost, nothing twice, whatever the upstream does.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/account.rs"]
+mod account;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/kafka.rs"]
+mod kafka;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::{Daemon, wait_for};
+use waystation::cli::simulate::Live;
+
+const VEHICLES: usize = 10;
+const LONG: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_secs(20);
+
+fn configured(servers: &str) -> Daemon {
+    let rest = format!(
+        r#"
+        [records]
+        "*" = ["cloud"]
+        [destinations.cloud]
+        type = "kafka"
+        namespace = "fleet"
+        properties = {{ "bootstrap.servers" = "{servers}" }}
+        "#
+    );
+    Daemon::new(VEHICLES, "", &rest)
+}
+
+#[test]
+fn stops_under_load_lose_nothing_and_deliver_nothing_twice() {
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mut daemon = configured(&cluster.bootstrap_servers());
+    daemon.start();
+    let live = Arc::new(Live::default());
+    let records = 800;
+    let fleet = daemon.drive(VEHICLES, records, 100.0, &live);
+    for _ in 0..3 {
+        let acked = live.totals().2;
+        wait_for("the load is there again", LONG, || live.totals().2 > acked + 500);
+        let (status, took) = daemon.terminate();
+        assert!(status.success(), "{status}");
+        assert!(took < GRACE, "{took:?}");
+        daemon.start();
+    }
+    let tallies = fleet.join().unwrap();
+    let total = VEHICLES * records as usize;
+    daemon.wait_drained("cloud", LONG);
+    wait_for("all has been read", LONG, || {
+        reading.account(&tallies).delivered >= total
+    });
+    let account = reading.account(&tallies);
+    account.assert_complete(total);
+    assert_eq!(account.duplicates, 0, "delivered twice");
+    let mut numbers: Vec<u64> = reading
+        .messages()
+        .iter()
+        .map(|message| message.header("record").rsplit_once('-').unwrap().1.parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(
+        numbers,
+        (0..numbers.len() as u64).collect::<Vec<_>>(),
+        "every number once, none left out"
+    );
+}
+
+#[test]
+fn a_stop_with_a_dead_upstream_is_as_orderly() {
+    let mut daemon = configured("127.0.0.1:1");
+    daemon.start();
+    let live = Arc::new(Live::default());
+    let fleet = daemon.drive(VEHICLES, 200, 100.0, &live);
+    wait_for("something is queued", LONG, || live.totals().2 > 500);
+    let (status, took) = daemon.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < GRACE + Duration::from_secs(5), "{took:?}");
+    daemon.start();
+    let tallies = fleet.join().unwrap();
+    assert_eq!(
+        tallies.iter().map(|vehicle| vehicle.acked.len()).sum::<usize>(),
+        VEHICLES * 200
+    );
+    assert!(daemon.figure("cloud", "backlog") >= 2000);
+    assert_eq!(daemon.figure("cloud", "confirmed"), 0);
+}

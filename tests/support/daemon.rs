@@ -1,0 +1,222 @@
+//! The real binary as a process: started, killed, stopped, and asked how it is.
+#![allow(dead_code)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use waystation::cli::pki::{self, Pki};
+use waystation::cli::simulate::{self, Live, Mix, Plan, VehicleTally};
+
+/// A configured gateway: its directory, its ports, its process while it runs.
+pub(crate) struct Daemon {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
+    admin: u16,
+    config: PathBuf,
+    child: Option<Child>,
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until something holds, or fails with what was waited for.
+pub(crate) fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Daemon {
+    /// A directory with a PKI for so many vehicles and a configuration with these records and destinations.
+    pub(crate) fn new(vehicles: usize, queue: &str, rest: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Pki::new(&[]).unwrap().write(dir.path(), &pki::vins(vehicles)).unwrap();
+        let (port, admin) = (free_port(), free_port());
+        let config = dir.path().join("config.toml");
+        let text = format!(
+            r#"
+            shutdown_grace = "20s"
+            [listener]
+            bind = "127.0.0.1:{port}"
+            certificate = "server.pem"
+            private_key = "server.key"
+            vehicle_ca = ["vehicle-ca.pem"]
+            messages_per_second = 100000
+            [queue]
+            path = "queue"
+            {queue}
+            [admin]
+            bind = "127.0.0.1:{admin}"
+            {rest}
+            "#
+        );
+        fs::write(&config, text).unwrap();
+        Self {
+            dir,
+            port,
+            admin,
+            config,
+            child: None,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts the process and waits until it serves.
+    pub(crate) fn start(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log.txt"))
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .arg("run")
+            .arg("--config")
+            .arg(&self.config)
+            .env_remove("JOURNAL_STREAM")
+            .env_remove("NOTIFY_SOCKET")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while get(self.admin, "/status").as_deref() != Some("ok") {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "did not start: {ended:?}\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn kill_9(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and how and after what time it ended.
+    pub(crate) fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let mut child = self.child.take().expect("it runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        let started = Instant::now();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        wait_for("the process ends", Duration::from_secs(40), || {
+            child.try_wait().unwrap().is_some()
+        });
+        (child.wait().unwrap(), started.elapsed())
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log.txt")).unwrap_or_default()
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let body = get(self.admin, "/status.json").unwrap_or_else(|| panic!("no status\n{}", self.log()));
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        get(self.admin, "/metrics").unwrap()
+    }
+
+    /// One destination's figure in the status.
+    pub(crate) fn figure(&self, destination: &str, name: &str) -> u64 {
+        let status = self.status();
+        let destinations = status["destinations"].as_array().unwrap();
+        let one = destinations.iter().find(|one| one["name"] == destination).unwrap();
+        one[name].as_u64().unwrap_or_else(|| panic!("{name} in {one}"))
+    }
+
+    /// Waits until a destination has everything that is committed.
+    pub(crate) fn wait_drained(&self, destination: &str, limit: Duration) {
+        wait_for(&format!("{destination} has drained"), limit, || {
+            self.figure(destination, "backlog") == 0
+        });
+    }
+
+    /// Vehicles that send so many records each, in a thread of their own, so that a test can be written down in the
+    /// order in which things happen.
+    pub(crate) fn drive(
+        &self,
+        vehicles: usize,
+        records: u64,
+        rate: f64,
+        live: &Arc<Live>,
+    ) -> JoinHandle<Vec<VehicleTally>> {
+        let vehicles = simulate::load_vehicles(self.dir.path(), vehicles).unwrap();
+        let live = Arc::clone(live);
+        let plan = Plan {
+            connect: format!("localhost:{}", self.port),
+            rate,
+            records: Some(records),
+            duration: None,
+            window: 64,
+            mix: Mix([80, 10, 10]),
+            linger: Duration::from_secs(120),
+        };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(simulate::run_fleet(vehicles, plan, live, CancellationToken::new()))
+        })
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let from = log.len().saturating_sub(4000);
+            eprintln!(
+                "--- the daemon's log ends with\n{}",
+                String::from_utf8_lossy(&log.as_bytes()[from..])
+            );
+        }
+    }
+}
+
+fn get(port: u16, path: &str) -> Option<String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+/// The command that has to be there, or the line that installs it.
+pub(crate) fn require(command: &str, install: &str) -> PathBuf {
+    let folders = std::env::var("PATH").unwrap() + ":/usr/sbin:/sbin";
+    let found = folders
+        .split(':')
+        .map(|folder| Path::new(folder).join(command))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{command} is missing; install it: {install}"))
+}

@@ -1,0 +1,169 @@
+//! A real mosquitto and a real subscriber, `mosquitto_sub`, each as a process.
+#![allow(dead_code)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::daemon::{free_port, require, wait_for};
+
+const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
+
+/// A broker without persistence: killed, it comes back without its state.
+pub(crate) struct Mosquitto {
+    dir: tempfile::TempDir,
+    pub(crate) port: u16,
+    child: Option<Child>,
+}
+
+impl Mosquitto {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
+             max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n"
+        );
+        fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
+        Self { dir, port, child: None }
+    }
+
+    pub(crate) fn start(&mut self) {
+        let child = Command::new(require("mosquitto", INSTALL))
+            .arg("-c")
+            .arg(self.dir.path().join("mosquitto.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let port = self.port;
+        wait_for("mosquitto listens", Duration::from_secs(10), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+    }
+
+    pub(crate) fn kill_9(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.kill_9();
+        }
+    }
+}
+
+/// What one subscriber has received, in order: topic, user properties and payload (hex) of each message.
+pub(crate) struct Subscriber {
+    child: Child,
+    thread: Option<JoinHandle<()>>,
+    messages: Arc<Mutex<Vec<Received>>>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) topic: String,
+    pub(crate) properties: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Received {
+    /// The value of a user property.
+    pub(crate) fn property(&self, name: &str) -> &str {
+        let mut parts = self.properties.split(' ');
+        let found = parts.find_map(|part| part.strip_prefix(name)?.strip_prefix(':'));
+        found.unwrap_or_else(|| panic!("no {name} in {:?}", self.properties))
+    }
+}
+
+impl Subscriber {
+    /// Subscribes, and returns when the broker has confirmed it.
+    pub(crate) fn new(port: u16, filter: &str) -> Self {
+        // Line by line: into a pipe, what it says about itself would come in blocks.
+        let mut child = Command::new("stdbuf")
+            .arg("-oL")
+            .arg(require("mosquitto_sub", INSTALL))
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-V",
+                "5",
+                "-q",
+                "1",
+                "-d",
+                "-t",
+                filter,
+            ])
+            .args(["-F", "MESSAGE\t%t\t%P\t%x"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let messages: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let subscribed = Arc::new(Mutex::new(false));
+        let (received, confirmed) = (Arc::clone(&messages), Arc::clone(&subscribed));
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let thread = std::thread::spawn(move || {
+            for line in output.lines() {
+                let Ok(line) = line else { return };
+                if line.starts_with("Subscribed") {
+                    *confirmed.lock().unwrap() = true;
+                }
+                let mut parts = line.split('\t');
+                if parts.next() != Some("MESSAGE") {
+                    continue;
+                }
+                let mut part = || parts.next().unwrap_or_default().to_owned();
+                let (topic, properties, hex) = (part(), part(), part());
+                let payload = (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap());
+                received.lock().unwrap().push(Received {
+                    topic,
+                    properties,
+                    payload: payload.collect(),
+                });
+            }
+        });
+        wait_for("mosquitto_sub is subscribed", Duration::from_secs(10), || {
+            if let Some(ended) = child.try_wait().unwrap() {
+                let mut error = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+                panic!("mosquitto_sub ended: {ended} {error}");
+            }
+            *subscribed.lock().unwrap()
+        });
+        Self {
+            child,
+            thread: Some(thread),
+            messages,
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.messages.lock().unwrap().len()
+    }
+
+    pub(crate) fn messages(&self) -> Vec<Received> {
+        self.messages.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
