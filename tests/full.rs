@@ -9,62 +9,20 @@ mod daemon;
 mod mosquitto;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use account::account;
-use bytes::Bytes;
 use daemon::{Daemon, wait_for};
-use futures_util::{SinkExt, StreamExt};
 use mosquitto::{Mosquitto, Subscriber};
 use proxy::Proxy;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use waystation::cli::simulate::{Live, load_vehicles};
-use waystation::record::envelope::{self, Reply, Stream};
+use waystation::cli::simulate::Live;
 
 const LONG: Duration = Duration::from_secs(120);
-
-/// A vehicle that sends until the gateway ends it: how many records were acknowledged, and the close code.
-async fn send_until_closed(daemon: &Daemon, vehicle: usize) -> (u64, Option<CloseCode>) {
-    let vehicle = load_vehicles(daemon.dir.path(), vehicle + 1).unwrap().pop().unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(vehicle.tls).connect(name, stream).await.unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async("wss://localhost/", stream)
-        .await
-        .unwrap();
-    let message = |number: u64| {
-        envelope::stream(&Stream {
-            txid: format!("{}-{number}", vehicle.vin).into(),
-            topic: Bytes::from_static(b"raw"),
-            payload: vec![7; 20_000].into(),
-            ..Stream::default()
-        })
-    };
-    for number in 0.. {
-        // The close may be on its way already.
-        if socket.send(Message::Binary(message(number))).await.is_err() {
-            return (number, None);
-        }
-        match tokio::time::timeout(Duration::from_secs(20), socket.next())
-            .await
-            .expect("an answer")
-        {
-            Some(Ok(Message::Binary(reply))) => {
-                let reply = envelope::read_reply(&reply).unwrap();
-                assert!(matches!(reply, Reply::Ack { .. }), "{reply:?}");
-            }
-            Some(Ok(Message::Close(frame))) => return (number, frame.map(|frame| frame.code)),
-            other => panic!("{other:?}"),
-        }
-    }
-    unreachable!("the loop has no end of its own")
-}
 
 #[test]
 fn a_full_queue_refuses_with_1013_and_loses_nothing() {
@@ -91,7 +49,7 @@ fn a_full_queue_refuses_with_1013_and_loses_nothing() {
     );
     daemon.start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (stored, code) = runtime.block_on(send_until_closed(&daemon, 4));
+    let (stored, code) = runtime.block_on(raw::send(&daemon, 4, "raw", &[7; 20_000], 1000));
     assert!(stored > 20, "{stored}");
     assert_eq!(code, Some(CloseCode::Again), "after {stored} records");
     assert!(daemon.status()["queue"]["full"].as_bool().unwrap());

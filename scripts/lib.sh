@@ -1,0 +1,32 @@
+# What the scripts share: the Debian packages that they need, installed when that is allowed.
+# Sourced, not run.
+
+# need PACKAGE... : installs what is missing as root or with sudo, or says the line that does and ends.
+need() {
+    missing=()
+    for package in "$@"; do
+        dpkg-query --show --showformat='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return 0
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
+            echo "missing packages; run this line, then the script again:" >&2
+            echo "  sudo apt-get install -y ${missing[*]}" >&2
+            exit 1
+        fi
+        as_root=(sudo)
+    fi
+    echo "installing ${missing[*]}"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+}
+
+need_cargo() {
+    command -v cargo >/dev/null && return 0
+    echo "cargo is missing; install a Rust toolchain (1.88 or later), for example: sudo apt-get install -y rustup && rustup default stable" >&2
+    exit 1
+}
+
+# What the build needs: a C compiler and cmake for librdkafka and aws-lc, OpenSSL and zlib for librdkafka.
+BUILD_PACKAGES=(build-essential cmake libssl-dev pkg-config zlib1g-dev)

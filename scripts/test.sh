@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Does all the set-up and runs every test; arguments go to cargo test, for example: scripts/test.sh --test outage
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+need "${BUILD_PACKAGES[@]}" mosquitto mosquitto-clients openssl python3 python3-venv
+need_cargo
+# A vehicle and consumers that are not ours.
+if ! target/venv/bin/python -m pip freeze 2>/dev/null | grep -qFf tests/foreign/requirements.txt ||
+    ! cmp -s tests/foreign/requirements.txt target/venv/requirements.txt; then
+    python3 -m venv target/venv
+    target/venv/bin/python -m pip install -q -r tests/foreign/requirements.txt
+    cp tests/foreign/requirements.txt target/venv/requirements.txt
+fi
+exec cargo test --locked "$@"

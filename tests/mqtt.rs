@@ -1,0 +1,149 @@
+//! MQTT with a real broker: both layouts as their consumers see them, and what the broker's limits lead to.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::{Daemon, wait_for};
+use mosquitto::{Mosquitto, Subscriber};
+use prost::Message;
+use waystation::cli::simulate::Live;
+use waystation::record::proto::vehicle_data::Payload;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn configured(port: u16, more: &str) -> Daemon {
+    let rest = format!(
+        r#"
+        [records]
+        "*" = ["home"]
+        [destinations.home]
+        type = "mqtt"
+        url = "mqtt://127.0.0.1:{port}"
+        topic_base = "telemetry"
+        {more}
+        "#
+    );
+    Daemon::new(2, "", &rest)
+}
+
+#[test]
+fn the_fields_layout_is_one_json_value_for_each_field() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "telemetry/#");
+    let mut daemon = configured(broker.port, "");
+    daemon.start();
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(1, 30, 0.0, &live).join().unwrap();
+    daemon.wait_drained("home", LONG);
+    let vin = &tallies[0].vin;
+    let under = |part: &str| {
+        let prefix = format!("telemetry/{vin}/{part}/");
+        let messages = subscriber.messages().into_iter();
+        messages
+            .filter(|message| message.topic.starts_with(&prefix))
+            .collect::<Vec<_>>()
+    };
+    let fields: BTreeSet<_> = under("v").iter().map(|message| message.topic.clone()).collect();
+    assert!(fields.len() >= 20, "{fields:?}");
+    for field in ["Location", "VehicleSpeed", "Soc", "Gear"] {
+        assert!(
+            fields.contains(&format!("telemetry/{vin}/v/{field}")),
+            "{field} in {fields:?}"
+        );
+    }
+    let value = |topic: &str| -> serde_json::Value {
+        let topic = format!("telemetry/{vin}/{topic}");
+        let message = subscriber
+            .messages()
+            .into_iter()
+            .rfind(|message| message.topic == topic)
+            .unwrap();
+        serde_json::from_slice(&message.payload).unwrap()
+    };
+    assert!(value("v/Location")["latitude"].is_f64(), "{}", value("v/Location"));
+    assert!(value("connectivity")["Status"] == "CONNECTED" || value("connectivity")["Status"] == "DISCONNECTED");
+    assert!(
+        under("alerts")
+            .iter()
+            .any(|message| message.topic.ends_with("/current"))
+    );
+    assert!(
+        under("alerts")
+            .iter()
+            .any(|message| message.topic.ends_with("/history"))
+    );
+    assert!(!under("errors").is_empty());
+    for message in subscriber.messages() {
+        let value: Result<serde_json::Value, _> = serde_json::from_slice(&message.payload);
+        assert!(value.is_ok(), "{} {:?}", message.topic, message.payload);
+        assert!(!message.property("txid").is_empty() && !message.property("record").is_empty());
+    }
+}
+
+#[test]
+fn the_records_layout_is_one_protobuf_message_for_each_record() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "telemetry/#");
+    let mut daemon = configured(broker.port, r#"layout = "records""#);
+    daemon.start();
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(2, 50, 0.0, &live).join().unwrap();
+    daemon.wait_drained("home", LONG);
+    wait_for("all has arrived", LONG, || subscriber.count() >= 100);
+    for vehicle in &tallies {
+        let topic = format!("telemetry/{}/V", vehicle.vin);
+        let of_vehicle = subscriber
+            .messages()
+            .into_iter()
+            .filter(|message| message.topic == topic);
+        let payloads: Vec<_> = of_vehicle
+            .map(|message| Payload::decode(&*message.payload).unwrap())
+            .collect();
+        assert_eq!(payloads.len(), 40);
+        assert!(
+            payloads
+                .iter()
+                .all(|payload| payload.vin == vehicle.vin && !payload.data.is_empty())
+        );
+    }
+}
+
+#[test]
+fn retained_values_are_there_for_who_comes_later() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let mut daemon = configured(broker.port, "retain = true\nmax_inflight = 1");
+    daemon.start();
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(1, 5, 0.0, &live).join().unwrap();
+    daemon.wait_drained("home", LONG);
+    let later = Subscriber::new(broker.port, &format!("telemetry/{}/v/#", tallies[0].vin));
+    wait_for("the retained values arrive", LONG, || later.count() >= 20);
+}
+
+#[test]
+fn a_broker_that_cannot_be_reached_at_the_start_gets_everything_later() {
+    let mut broker = Mosquitto::new();
+    let mut daemon = configured(broker.port, r#"layout = "records""#);
+    daemon.start();
+    let live = Arc::new(Live::default());
+    daemon.drive(1, 50, 0.0, &live).join().unwrap();
+    assert_eq!(live.totals().2, 50, "acknowledged without any upstream");
+    broker.start();
+    daemon.wait_drained("home", LONG);
+    assert_eq!(
+        daemon.figure("home", "confirmed"),
+        52,
+        "with the two connectivity records"
+    );
+    assert!(daemon.log().contains("delivery interrupted"));
+}

@@ -1,0 +1,106 @@
+//! Records that a destination refuses: given up only when it refuses them alone and for good, and then kept as dead
+//! letters; everything behind them goes on.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/account.rs"]
+mod account;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/kafka.rs"]
+mod kafka;
+#[path = "support/raw.rs"]
+mod raw;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::{Daemon, wait_for};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use waystation::cli::simulate::Live;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn configured(servers: &str, more: &str) -> Daemon {
+    let rest = format!(
+        r#"
+        [records]
+        "*" = ["cloud"]
+        [destinations.cloud]
+        type = "kafka"
+        namespace = "fleet"
+        properties = {{ "bootstrap.servers" = "{servers}"{more} }}
+        "#
+    );
+    Daemon::new(5, "", &rest)
+}
+
+fn dead_letter_files(daemon: &Daemon) -> usize {
+    std::fs::read_dir(daemon.path("queue/dead-letters")).unwrap().count()
+}
+
+#[test]
+fn a_refusal_of_a_whole_batch_condemns_no_record_in_it() {
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mut daemon = configured(&cluster.bootstrap_servers(), "");
+    daemon.start();
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE],
+    );
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(5, 400, 200.0, &live).join().unwrap();
+    wait_for("all has been read", LONG, || {
+        reading.account(&tallies).delivered >= 2000
+    });
+    reading.account(&tallies).assert_complete(2000);
+    daemon.wait_drained("cloud", LONG);
+    assert_eq!(daemon.figure("cloud", "refused"), 0, "{}", daemon.log());
+    assert_eq!(dead_letter_files(&daemon), 0);
+}
+
+#[test]
+fn a_record_that_is_refused_alone_is_kept_as_a_dead_letter_and_the_rest_goes_on() {
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mut daemon = configured(&cluster.bootstrap_servers(), "");
+    daemon.start();
+    // More than the requests that are in flight at once: refused in company, then alone.
+    let refusals = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 80];
+    cluster.request_errors(RDKafkaApiKey::Produce, &refusals);
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(5, 400, 200.0, &live).join().unwrap();
+    daemon.wait_drained("cloud", LONG);
+    let refused = daemon.figure("cloud", "refused") as usize;
+    assert!((1..refusals.len()).contains(&refused), "{refused}");
+    // Connectivity records are among those that can be hit.
+    wait_for("all others have been read", LONG, || {
+        reading.account(&tallies).delivered >= 2000 - refused
+    });
+    let account = reading.account(&tallies);
+    assert!(account.lost <= refused && account.out_of_order == 0, "{account:?}");
+    assert!(dead_letter_files(&daemon) > 0);
+    assert!(daemon.log().contains("record refused for good"));
+    assert!(daemon.metrics().contains(&format!(
+        "waystation_dead_letters_total{{destination=\"cloud\"}} {refused}"
+    )));
+}
+
+#[test]
+fn a_record_above_the_clients_own_limit_is_a_dead_letter_too() {
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mut daemon = configured(&cluster.bootstrap_servers(), r#", "message.max.bytes" = 5000"#);
+    daemon.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (stored, _) = runtime.block_on(raw::send(&daemon, 4, "V", &raw::padded_vehicle_payload(20_000), 3));
+    assert_eq!(stored, 3, "acknowledged: the gateway has them");
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(2, 50, 0.0, &live).join().unwrap();
+    daemon.wait_drained("cloud", LONG);
+    assert_eq!(daemon.figure("cloud", "refused"), 3);
+    wait_for("the smaller ones have been read", LONG, || {
+        reading.account(&tallies).delivered >= 100
+    });
+    reading.account(&tallies).assert_complete(100);
+}

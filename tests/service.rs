@@ -1,0 +1,145 @@
+//! The daemon as a service manager sees it: readiness, watchdog, the end, exit codes, metrics.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::{Daemon, wait_for};
+use waystation::cli::simulate::Live;
+
+const LOG: &str = r#"
+    [records]
+    "*" = ["file"]
+    [destinations.file]
+    type = "log"
+    path = "out.jsonl"
+"#;
+
+fn waystation(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
+    let daemon = Daemon::new(1, "", LOG);
+    let socket = daemon.path("notify");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .args(["run", "--config"])
+        .arg(daemon.path("config.toml"))
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "600000")
+        .env_remove("WATCHDOG_PID")
+        .stderr(fs::File::create(daemon.path("log.txt")).unwrap())
+        .spawn()
+        .unwrap();
+    let told = || {
+        let mut buffer = [0; 256];
+        let length = systemd.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    assert_eq!([told(), told()], ["WATCHDOG=1", "WATCHDOG=1"]);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let last = std::iter::repeat_with(told).find(|state| state != "WATCHDOG=1");
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+    wait_for("the process ends", Duration::from_secs(30), || {
+        child.try_wait().unwrap().is_some()
+    });
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn exit_codes_tell_what_kind_of_failure_it_was() {
+    assert_eq!(waystation(&["--version"]).status.code(), Some(0));
+    assert_eq!(waystation(&["no-such-command"]).status.code(), Some(2));
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    fs::write(&config, "[listener]\nbind = \"nonsense\"\n").unwrap();
+    for command in ["run", "check"] {
+        let output = waystation(&[command, "--config", config.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(78));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("listener.bind") && text.contains("nonsense"), "{text}");
+    }
+    let missing = waystation(&["run", "--config", "/no/such/file.toml"]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.toml"));
+}
+
+#[test]
+fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
+    let mut daemon = Daemon::new(1, "", LOG);
+    let config = daemon.path("config.toml");
+    let check = || waystation(&["check", "--config", config.to_str().unwrap()]);
+    let lines = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let good = check();
+    assert_eq!(good.status.code(), Some(0), "{}", lines(&good));
+    assert!(!daemon.path("queue").exists() && !daemon.path("out.jsonl").exists());
+
+    daemon.start();
+    let running = check();
+    assert_eq!(running.status.code(), Some(1));
+    assert!(
+        lines(&running).contains("✗ listener.bind") && lines(&running).contains("✗ admin.bind"),
+        "{}",
+        lines(&running)
+    );
+    daemon.terminate();
+
+    fs::copy(daemon.path("vehicles/5YJ3E1EA7KF000001.key"), daemon.path("server.key")).unwrap();
+    let other_key = check();
+    assert_eq!(other_key.status.code(), Some(1));
+    assert_eq!(lines(&other_key).matches('✗').count(), 1, "{}", lines(&other_key));
+    fs::remove_file(daemon.path("server.pem")).unwrap();
+    assert!(lines(&check()).contains("server.pem"));
+    fs::remove_dir_all(daemon.path("queue")).unwrap();
+    fs::write(daemon.path("queue"), "a file").unwrap();
+    assert!(lines(&check()).contains("✗ queue.path"), "{}", lines(&check()));
+}
+
+#[test]
+fn metrics_have_the_names_that_dashboards_use() {
+    let mut daemon = Daemon::new(2, "", LOG);
+    daemon.start();
+    let live = Arc::new(Live::default());
+    daemon.drive(2, 100, 0.0, &live).join().unwrap();
+    // Two connectivity records for each vehicle.
+    wait_for("all is in the file", Duration::from_secs(20), || {
+        daemon.figure("file", "confirmed") == 204
+    });
+    let metrics = daemon.metrics();
+    for line in [
+        r#"record_total{record_type="other"} 204"#,
+        "reliable_ack 200",
+        "reliable_ack_miss 0",
+        "record_too_big_total 0",
+        "socket_err_total 0",
+        r#"dispatch_total{destination="file"} 204"#,
+        r#"waystation_backlog_records{destination="file"} 0"#,
+        "waystation_committed_records_total 204",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in\n{metrics}");
+    }
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok() && !name.is_empty(), "{line}");
+    }
+    let lines = fs::read_to_string(daemon.path("out.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 204);
+    for line in lines.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["payload"]["vin"] == line["vin"], "{line}");
+    }
+}

@@ -1,0 +1,62 @@
+//! A vehicle that sends the same payload until the gateway ends it.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use waystation::cli::simulate::load_vehicles;
+use waystation::record::envelope::{self, Reply, Stream};
+
+use crate::daemon::Daemon;
+
+/// A V payload of at least so many bytes: its unknown field 1000 is what makes it large.
+pub(crate) fn padded_vehicle_payload(bytes: usize) -> Vec<u8> {
+    let mut payload = vec![0x0a, 0x00];
+    prost::encoding::bytes::encode(1000, &vec![7_u8; bytes], &mut payload);
+    payload
+}
+
+/// Sends at most so many: how many were acknowledged, and the close code if the gateway ended it.
+pub(crate) async fn send(
+    daemon: &Daemon,
+    vehicle: usize,
+    topic: &str,
+    payload: &[u8],
+    records: u64,
+) -> (u64, Option<CloseCode>) {
+    let vehicle = load_vehicles(daemon.dir.path(), vehicle + 1).unwrap().pop().unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(vehicle.tls).connect(name, stream).await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async("wss://localhost/", stream)
+        .await
+        .unwrap();
+    for number in 0..records {
+        let message = envelope::stream(&Stream {
+            txid: format!("{}-{number}", vehicle.vin).into(),
+            topic: Bytes::copy_from_slice(topic.as_bytes()),
+            payload: Bytes::copy_from_slice(payload),
+            ..Stream::default()
+        });
+        // The close may be on its way already; it is read below.
+        drop(socket.send(Message::Binary(message)).await);
+        match tokio::time::timeout(Duration::from_secs(20), socket.next())
+            .await
+            .expect("an answer")
+        {
+            Some(Ok(Message::Binary(reply))) => {
+                let reply = envelope::read_reply(&reply).unwrap();
+                assert!(matches!(reply, Reply::Ack { .. }), "{reply:?}");
+            }
+            Some(Ok(Message::Close(frame))) => return (number, frame.map(|frame| frame.code)),
+            other => panic!("{other:?}"),
+        }
+    }
+    (records, None)
+}
