@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Published};
 use crate::config::{Config, DestinationKind};
@@ -188,10 +189,10 @@ impl Gateway {
             ..
         } = self;
         let admin_stop = CancellationToken::new();
-        let mut servers = JoinSet::new();
-        servers.spawn(listener.run());
+        let mut listening = AbortOnDropHandle::new(tokio::spawn(listener.run()));
+        let mut serving = JoinSet::new();
         if let Some(admin) = admin {
-            servers.spawn(admin::serve(admin, published, admin_stop.clone()));
+            serving.spawn(admin::serve(admin, published, admin_stop.clone()));
         }
         let failed = async {
             while !writer.has_failed() {
@@ -201,13 +202,18 @@ impl Gateway {
         tokio::select! {
             () = shutdown => tracing::info!(grace = ?self.grace, "stopping"),
             () = failed => tracing::error!("stopping: the queue's writer has failed"),
+            _ = &mut listening => tracing::error!("stopping: the listener has failed"),
         }
         let deadline = tokio::time::Instant::now() + self.grace;
         self.draining.cancel();
         // The listener is the first to end; half of the time is its own, so that the forwarders have some too.
-        let listening = tokio::time::timeout_at(deadline - self.grace / 2, servers.join_next()).await;
-        if listening.is_err() {
+        if !listening.is_finished()
+            && tokio::time::timeout_at(deadline - self.grace / 2, &mut listening)
+                .await
+                .is_err()
+        {
             tracing::warn!("some vehicles did not take their acks in time");
+            listening.abort();
         }
         self.pumps_stop.cancel();
         let settled = async { while pumps.join_next().await.is_some() {} };
@@ -217,7 +223,7 @@ impl Gateway {
             pumps.shutdown().await;
         }
         admin_stop.cancel();
-        servers.shutdown().await;
+        serving.shutdown().await;
         let closed = tokio::task::spawn_blocking(move || writer.close()).await;
         closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         tracing::info!("stopped");

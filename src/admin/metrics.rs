@@ -282,6 +282,13 @@ fn destinations(text: &mut Text, report: &Report) {
         "destination",
         each(|one| one.dropped),
     );
+    text.many(
+        "counter",
+        "waystation_inexpressible_values_total",
+        "NaN and infinite values that JSON cannot express, sent as null.",
+        "destination",
+        each(|one| one.status.inexpressible),
+    );
 }
 
 fn queue(text: &mut Text, report: &Report) {

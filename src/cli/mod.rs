@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::system::logging::LoggingError;
+
 /// Edge gateway for vehicle telemetry: commits every record to disk, then acknowledges it, then forwards it.
 #[derive(Debug, Parser)]
 #[command(
@@ -50,7 +52,9 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => match run::run(&args) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error @ run::DaemonError::Config(_)) => failed(&error, EXIT_CONFIG),
+            Err(error @ (run::DaemonError::Config(_) | run::DaemonError::Logging(LoggingError::Filter(_)))) => {
+                failed(&error, EXIT_CONFIG)
+            }
             Err(error) => failed(&error, 1),
         },
         Command::Check(args) => match check::run(&args) {

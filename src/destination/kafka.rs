@@ -14,13 +14,14 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 
-use super::{Confirmation, Destination, Outcome, Rejected, Session, SessionError};
+use super::{Confirmation, Destination, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
 use crate::record::payload;
 
 /// A Kafka cluster.
 pub struct Kafka {
+    name: String,
     namespace: String,
     client: ClientConfig,
 }
@@ -31,7 +32,7 @@ const WINDOW_BYTES: usize = 8 << 20;
 
 impl Kafka {
     /// A cluster as configured; the properties are checked by librdkafka itself.
-    pub fn new(config: &config::Kafka) -> Result<Self, String> {
+    pub fn new(name: &str, config: &config::Kafka) -> Result<Self, String> {
         let mut client = ClientConfig::new();
         // Room for the largest record with its headers; what the broker takes is its own business.
         client.set("message.max.bytes", "1100000");
@@ -51,6 +52,7 @@ impl Kafka {
         }
         client.create_native_config().map_err(|error| error.to_string())?;
         Ok(Self {
+            name: name.to_owned(),
             namespace: config.namespace.clone(),
             client,
         })
@@ -63,6 +65,7 @@ impl Destination for Kafka {
             // Twice: a purge reports every record in flight once more at most.
             let (reports, confirmations) = mpsc::channel(2 * WINDOW_RECORDS);
             let context = Context {
+                destination: self.name.clone(),
                 reports,
                 last_error: Mutex::default(),
             };
@@ -83,6 +86,7 @@ impl Destination for Kafka {
 }
 
 struct Context {
+    destination: String,
     reports: mpsc::Sender<Report>,
     last_error: Mutex<String>,
 }
@@ -96,11 +100,13 @@ struct Report {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
-                tracing::info!(target: "librdkafka", facility, "{message}");
+            RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "librdkafka", destination = %self.destination, facility, "{message}")
             }
-            _ => tracing::warn!(target: "librdkafka", facility, "{message}"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
+                tracing::info!(target: "librdkafka", destination = %self.destination, facility, "{message}");
+            }
+            _ => tracing::warn!(target: "librdkafka", destination = %self.destination, facility, "{message}"),
         }
     }
 
@@ -112,7 +118,7 @@ impl ClientContext for Context {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         // librdkafka repeats itself on every try.
         if *last != message {
-            tracing::warn!(%error, reason, "kafka cannot be reached or has a problem; records stay queued");
+            tracing::warn!(destination = %self.destination, %error, reason, "kafka cannot be reached or has a problem; records stay queued");
             *last = message;
         }
     }
@@ -145,7 +151,7 @@ impl Session for Producing {
         self.records < WINDOW_RECORDS && self.bytes < WINDOW_BYTES
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<(), Rejected> {
+    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
         let record = &queued.record;
         let value = payload::transform(&record.record_type, &record.vin, &record.payload)
             .map_err(|error| Rejected::ForGood(error.to_string()))?;
@@ -163,7 +169,7 @@ impl Session for Producing {
             Ok(()) => {
                 self.records += 1;
                 self.bytes += bytes;
-                Ok(())
+                Ok(Sent::default())
             }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => Err(Rejected::ForGood(
                 format!("{} bytes are more than message.max.bytes allows", value.len()),
@@ -284,10 +290,13 @@ mod tests {
     fn a_property_that_librdkafka_does_not_know_is_an_error_that_names_it() {
         let properties = [("bootstrap.servers", "127.0.0.1:1"), ("no.such.thing", "1")];
         let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let error = Kafka::new(&config::Kafka {
-            namespace: "t".to_owned(),
-            properties,
-        })
+        let error = Kafka::new(
+            "cloud",
+            &config::Kafka {
+                namespace: "t".to_owned(),
+                properties,
+            },
+        )
         .err();
         assert!(error.is_some_and(|error| error.contains("no.such.thing")));
     }

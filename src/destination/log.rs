@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Confirmation, Destination, Outcome, Rejected, Session, SessionError};
+use super::{Confirmation, Destination, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
 use crate::record::{json, payload};
@@ -73,11 +73,11 @@ impl Session for Lines {
         self.lines.len() < BUFFER_BYTES
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<(), Rejected> {
+    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
         self.lines.extend_from_slice(line(queued).to_string().as_bytes());
         self.lines.push(b'\n');
         self.numbers.push(queued.id.number);
-        Ok(())
+        Ok(Sent::default())
     }
 
     fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {

@@ -49,7 +49,7 @@ pub trait Session: Send {
 
     /// Hands a record over, never waiting. Every record that is taken is confirmed, in any order, or the session ends
     /// with an error. `Err` says why the record itself will never be taken.
-    fn send(&mut self, queued: &Queued) -> Result<(), Rejected>;
+    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected>;
 
     /// Waits for the next confirmations, or the session's end. To be polled even when nothing is in flight.
     /// Cancel-safe.
@@ -57,6 +57,13 @@ pub trait Session: Send {
 
     /// Ends the session; what is still in flight stays unconfirmed.
     fn close(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
+
+/// A record that was taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Values in it that the destination's form cannot express, sent as nothing: NaN and infinity in JSON.
+    pub inexpressible: usize,
 }
 
 /// A record that was not taken.
@@ -75,7 +82,7 @@ pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn D
         reason,
     };
     Ok(match &destination.kind {
-        config::DestinationKind::Kafka(kafka) => Box::new(kafka::Kafka::new(kafka).map_err(failed)?),
+        config::DestinationKind::Kafka(kafka) => Box::new(kafka::Kafka::new(&destination.name, kafka).map_err(failed)?),
         config::DestinationKind::Mqtt(mqtt) => Box::new(mqtt::Mqtt::new(mqtt, queue).map_err(failed)?),
         config::DestinationKind::Log(log) => Box::new(log::Log::new(log)),
     })

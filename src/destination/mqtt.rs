@@ -14,7 +14,7 @@ use rumqttc::{
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Confirmation, Destination, Outcome, Rejected, Session, SessionError, mqtt_fields};
+use super::{Confirmation, Destination, Outcome, Rejected, Sent, Session, SessionError, mqtt_fields};
 use crate::config::{self, MqttLayout};
 use crate::queue::Queued;
 use crate::record::payload;
@@ -154,9 +154,9 @@ impl Session for Publishing {
         self.unsent.is_empty() && self.in_flight.len() < self.window
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<(), Rejected> {
+    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
         let number = queued.id.number;
-        let messages = self.messages(queued).map_err(Rejected::ForGood)?;
+        let (messages, inexpressible) = self.messages(queued).map_err(Rejected::ForGood)?;
         let packet = |message: &Message| message.topic.len() + message.payload.len() + PACKET_OVERHEAD;
         if let Some(large) = messages.iter().find(|message| packet(message) > self.max_packet) {
             let reason = format!(
@@ -174,7 +174,8 @@ impl Session for Publishing {
         for (at, message) in messages.into_iter().enumerate() {
             self.unsent.push_back((number, Some(at) == last, message));
         }
-        self.fill().map_err(Rejected::SessionLost)
+        self.fill().map_err(Rejected::SessionLost)?;
+        Ok(Sent { inexpressible })
     }
 
     fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {
@@ -239,7 +240,8 @@ impl Publishing {
         Ok(())
     }
 
-    fn messages(&self, queued: &Queued) -> Result<Vec<Message>, String> {
+    /// What a record becomes, and how many of its values JSON cannot express.
+    fn messages(&self, queued: &Queued) -> Result<(Vec<Message>, usize), String> {
         let record = &queued.record;
         let payload =
             payload::transform(&record.record_type, &record.vin, &record.payload).map_err(|error| error.to_string())?;
@@ -256,17 +258,24 @@ impl Publishing {
                 ..PublishProperties::default()
             },
         };
-        Ok(match self.config.layout {
+        match self.config.layout {
             MqttLayout::Records => {
                 let (vin, record_type) = (mqtt_fields::clean(&record.vin), mqtt_fields::clean(&record.record_type));
-                vec![message(format!("{base}/{vin}/{record_type}"), payload.to_vec())]
+                Ok((
+                    vec![message(format!("{base}/{vin}/{record_type}"), payload.to_vec())],
+                    0,
+                ))
             }
-            MqttLayout::Fields => mqtt_fields::expand(&record.vin, &record.record_type, &payload)
-                .map_err(|error| error.to_string())?
-                .into_iter()
-                .map(|field| message(format!("{base}/{}", field.topic), field.payload))
-                .collect(),
-        })
+            MqttLayout::Fields => {
+                let fields = mqtt_fields::expand(&record.vin, &record.record_type, &payload);
+                let fields = fields.map_err(|error| error.to_string())?;
+                let inexpressible = fields.iter().filter(|field| field.not_finite).count();
+                let messages = fields
+                    .into_iter()
+                    .map(|field| message(format!("{base}/{}", field.topic), field.payload));
+                Ok((messages.collect(), inexpressible))
+            }
+        }
     }
 }
 

@@ -5,9 +5,11 @@
 //! by itself is it given up, and then it is durably in the dead letters before the cursor passes it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +20,7 @@ use crate::config::Routes;
 use crate::destination::{Confirmation, Destination, Outcome, Rejected, Session};
 use crate::queue::{Batch, DeadLetter, Item, Queue, Queued, ReadError, Reader};
 
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Bytes that are read from the queue at a time.
 const READ_BYTES: usize = 256 << 10;
 
@@ -93,11 +96,24 @@ impl Pump {
     }
 
     /// Runs until `stop`, then settles what is in flight until `abort`.
+    ///
+    /// A panic, of a client library for instance, ends the session like any error and nothing else.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
+        while let Err(panic) = AssertUnwindSafe(self.sessions(&stop, &abort)).catch_unwind().await {
+            let reason = panic.downcast_ref::<String>().map_or("no message", String::as_str);
+            tracing::error!(destination = %self.name, reason, "the forwarder panicked and begins again at its cursor");
+            if stop.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(AFTER_PANIC).await;
+        }
+    }
+
+    async fn sessions(&self, stop: &CancellationToken, abort: &CancellationToken) {
         let mut backoff = Backoff::new();
         let mut suspect = None;
         loop {
-            match self.session(&stop, &abort, &mut backoff, &mut suspect).await {
+            match self.session(stop, abort, &mut backoff, &mut suspect).await {
                 End::Stopped => return,
                 End::Again => {}
                 End::Lost(reason) => {
@@ -250,8 +266,8 @@ impl Transfer<'_> {
             }
             self.flight.sent(number);
             match session.send(&queued) {
-                Ok(()) => {
-                    self.pump.status.sent(queued.record.payload.len());
+                Ok(sent) => {
+                    self.pump.status.sent(queued.record.payload.len(), sent.inexpressible);
                     self.sent.push_back(queued);
                 }
                 Err(Rejected::ForGood(reason)) => {

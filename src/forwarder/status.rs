@@ -18,6 +18,7 @@ pub struct Status {
     confirmed_bytes: AtomicU64,
     refused: AtomicU64,
     failures: AtomicU64,
+    inexpressible: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -44,6 +45,8 @@ pub struct StatusSnapshot {
     pub refused: u64,
     /// Sessions that failed since the start.
     pub failures: u64,
+    /// Values that the destination's form cannot express, sent as nothing.
+    pub inexpressible: u64,
     /// Why the last session failed, until one works again.
     pub last_error: Option<String>,
 }
@@ -61,6 +64,7 @@ impl Status {
             confirmed_bytes: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            inexpressible: AtomicU64::new(0),
             last_error: Mutex::new(None),
         }
     }
@@ -79,11 +83,13 @@ impl Status {
             confirmed_bytes: read(&self.confirmed_bytes),
             refused: read(&self.refused),
             failures: read(&self.failures),
+            inexpressible: read(&self.inexpressible),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
-    pub(crate) fn sent(&self, bytes: usize) {
+    pub(crate) fn sent(&self, bytes: usize, inexpressible: usize) {
+        self.inexpressible.fetch_add(inexpressible as u64, Ordering::Relaxed);
         self.sent.fetch_add(1, Ordering::Relaxed);
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -41,11 +41,14 @@ pub fn start(level: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// systemd sets `JOURNAL_STREAM` for services whose standard error is the journal's.
+/// systemd sets `JOURNAL_STREAM` to the device and inode of a service's standard error when that is the journal's. A
+/// process whose standard error was redirected since has the variable all the same.
 fn journal() -> Option<tracing_journald::Layer> {
-    std::env::var_os("JOURNAL_STREAM")?;
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let stderr = rustix::fs::fstat(std::io::stderr()).ok()?;
+    if stream != format!("{}:{}", stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
     // Without a prefix the field `vin` is `VIN` there, as `journalctl VIN=…` wants it.
-    tracing_journald::layer()
-        .ok()
-        .map(|layer| layer.with_field_prefix(None))
+    tracing_journald::layer().ok().map(|layer| layer.with_field_prefix(None))
 }
