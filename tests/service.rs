@@ -98,6 +98,21 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     );
     daemon.terminate();
 
+    let expired = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    fs::write(daemon.path("server.pem"), params.self_signed(&expired).unwrap().pem()).unwrap();
+    fs::write(daemon.path("server.key"), expired.serialize_pem()).unwrap();
+    let outdated = check();
+    assert_eq!(outdated.status.code(), Some(1));
+    assert_eq!(lines(&outdated).matches('✗').count(), 1, "{}", lines(&outdated));
+    assert!(
+        lines(&outdated).contains("expired on 2021-01-01"),
+        "{}",
+        lines(&outdated)
+    );
+
     fs::copy(daemon.path("vehicles/5YJ3E1EA7KF000001.key"), daemon.path("server.key")).unwrap();
     let other_key = check();
     assert_eq!(other_key.status.code(), Some(1));

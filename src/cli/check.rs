@@ -74,7 +74,14 @@ pub fn run(args: &ConfigArgs) -> Result<(), CheckError> {
 fn certificates(config: &Config, findings: &mut Findings) {
     match tls::load(&config.listener) {
         Ok(loaded) => {
-            loaded.warnings.iter().for_each(|warning| findings.warn(warning));
+            for warning in loaded
+                .warnings
+                .iter()
+                .filter(|warning| !loaded.outdated.contains(warning))
+            {
+                findings.warn(warning);
+            }
+            loaded.outdated.iter().for_each(|outdated| findings.bad(outdated));
             findings.good("certificate, private key and vehicle authorities fit together");
         }
         Err(error) => findings.bad(&error.to_string()),

@@ -29,6 +29,8 @@ pub struct Loaded {
     pub server: Arc<ServerConfig>,
     /// What works but should be looked at, one sentence each: an expired authority, a certificate without its chain.
     pub warnings: Vec<String>,
+    /// Those of the warnings that mean that no vehicle will connect: the server's certificate is not valid now.
+    pub outdated: Vec<String>,
 }
 
 impl fmt::Debug for Loaded {
@@ -109,7 +111,8 @@ pub enum TlsError {
 pub fn load(config: &config::Listener) -> Result<Loaded, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
-    let key = server_key(config, &provider, &mut warnings)?;
+    let mut outdated = Vec::new();
+    let key = server_key(config, &provider, &mut outdated, &mut warnings)?;
     let verifier = vehicle_verifier(&config.vehicle_ca, &provider, &mut warnings)?;
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -120,13 +123,15 @@ pub fn load(config: &config::Listener) -> Result<Loaded, TlsError> {
     server.send_tls13_tickets = 0;
     Ok(Loaded {
         server: Arc::new(server),
-        warnings,
+        warnings: [outdated.clone(), warnings].concat(),
+        outdated,
     })
 }
 
 fn server_key(
     config: &config::Listener,
     provider: &CryptoProvider,
+    outdated: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<CertifiedKey, TlsError> {
     let path = &config.certificate;
@@ -167,12 +172,17 @@ fn server_key(
             });
         }
     }
-    warnings.extend(server_warnings(path, &certified.cert)?);
+    look_at_chain(path, &certified.cert, outdated, warnings)?;
     Ok(certified)
 }
 
 /// What vehicles may object to in the server's certificate and chain.
-fn server_warnings(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<String>, TlsError> {
+fn look_at_chain(
+    path: &Path,
+    chain: &[CertificateDer<'_>],
+    outdated: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Result<(), TlsError> {
     let bad = |reason: String| TlsError::Certificate {
         path: path.to_owned(),
         reason,
@@ -184,16 +194,15 @@ fn server_warnings(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<Stri
         .map_err(|error| bad(error.to_string()))?;
     let shown = path.display();
     let now = now();
-    let mut warnings = Vec::new();
     for certificate in &chain {
         let (subject, validity) = (certificate.subject(), certificate.validity());
         if now > validity.not_after.timestamp() {
-            warnings.push(format!(
+            outdated.push(format!(
                 "{shown}: the certificate of {subject} expired on {}; vehicles will not connect",
                 date(validity.not_after)
             ));
         } else if now < validity.not_before.timestamp() {
-            warnings.push(format!(
+            outdated.push(format!(
                 "{shown}: the certificate of {subject} is not valid before {}; vehicles will not connect, or this \
                  machine's clock is wrong",
                 date(validity.not_before)
@@ -219,7 +228,7 @@ fn server_warnings(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Vec<Stri
             ));
         }
     }
-    Ok(warnings)
+    Ok(())
 }
 
 fn vehicle_verifier(

@@ -50,5 +50,7 @@ fn journal() -> Option<tracing_journald::Layer> {
         return None;
     }
     // Without a prefix the field `vin` is `VIN` there, as `journalctl VIN=…` wants it.
-    tracing_journald::layer().ok().map(|layer| layer.with_field_prefix(None))
+    tracing_journald::layer()
+        .ok()
+        .map(|layer| layer.with_field_prefix(None))
 }
