@@ -147,6 +147,22 @@ async fn after_a_crash_everything_acknowledged_is_there_and_no_number_is_used_tw
     );
     assert_eq!(queue.snapshot().lost, 0, "skipped numbers are not lost records");
     close(writer).await;
+
+    // Nor are they after another start, at which nothing had been added behind the gap.
+    let idle = tempfile::tempdir().unwrap();
+    copy(dir.path(), idle.path());
+    for _ in 0..2 {
+        let crashed = tempfile::tempdir().unwrap();
+        let (_queue, writer) = Queue::open(idle.path(), SETTINGS).unwrap();
+        copy(idle.path(), crashed.path());
+        close(writer).await;
+        copy(crashed.path(), idle.path());
+    }
+    let (queue, writer) = Queue::open(idle.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    assert_eq!(drain(&queue, "a", 510).await.len(), 510);
+    assert_eq!(queue.snapshot().lost, 0);
+    close(writer).await;
 }
 
 #[tokio::test]

@@ -195,13 +195,6 @@ impl Queue {
             tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
         }
         let known = saved.as_ref().map_or(0, |saved| saved.committed);
-        if known > segments.end() && segments.count() > 0 {
-            tracing::error!(
-                from = segments.end(),
-                to = known - 1,
-                "records lost: they were committed and are not in any segment"
-            );
-        }
         let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
         let highest = positions.values().copied().max().unwrap_or_default();
@@ -223,6 +216,13 @@ impl Queue {
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
         });
+        if shared.segments.count() > 0 {
+            shared.report_lost(
+                shared.segments.end(),
+                known,
+                "they were committed and are in no segment",
+            );
+        }
         let saved = saved.unwrap_or(Saved {
             queue: id,
             committed: 0,

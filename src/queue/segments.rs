@@ -99,7 +99,9 @@ impl Segments {
                     found.insert(first, path);
                     break;
                 }
+                // Nothing is wrong with the file, or with this build's right to judge it: nothing is changed.
                 Err(error @ SegmentError::Newer { .. }) => return Err(error.into()),
+                Err(error) if is_passing(&error) => return Err(error.into()),
                 Err(error) => this.set_aside(&path, &error.to_string(), Some((first, None)))?,
             }
         }
@@ -179,18 +181,17 @@ impl Segments {
         Ok(())
     }
 
-    /// Closes the open segment and checks it.
+    /// Closes the open segment and checks it. Readers of it wait meanwhile, and then find it among the sealed.
     pub(crate) fn seal(&self) -> Result<(), SegmentsError> {
-        let Some(open) = self.open.write().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Ok(());
-        };
-        let (path, first, end) = (open.path.clone(), open.meta.first, self.end());
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(closing) = open.take() else { return Ok(()) };
+        let (path, first, end) = (closing.path.clone(), closing.meta.first, self.end());
         if end <= first {
-            drop(open);
+            drop(closing);
             self.lock().segments.remove(&first);
             storage::remove(&path)?;
         } else {
-            open.seal(end)?;
+            closing.seal(end)?;
             let disk = storage::disk_bytes(&path)?;
             self.lock().segments.insert(first, disk);
         }
@@ -359,19 +360,22 @@ impl Segments {
 
 /// An error that may pass by itself: nothing is wrong with the segment.
 fn is_passing(error: &SegmentError) -> bool {
-    let kind = |error: &std::io::Error| {
-        let out_of = rustix::io::Errno::from_io_error(error).is_some_and(|errno| {
-            matches!(
-                errno,
-                rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM
-            )
-        });
-        out_of || error.kind() == std::io::ErrorKind::Interrupted
-    };
+    use rustix::io::Errno;
+    let passing = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::INTR,
+    ];
+    let is = |error: &std::io::Error| Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno));
     match error {
-        SegmentError::Storage(error) => kind(&error.source),
+        SegmentError::Storage(error) => is(&error.source),
         SegmentError::Database { source, .. } => match source.as_ref() {
-            redb::Error::Io(error) => kind(error),
+            redb::Error::Io(error) => is(error),
+            // Another reader has it open for its repair.
+            redb::Error::DatabaseAlreadyOpen => true,
             _ => false,
         },
         _ => false,

@@ -43,14 +43,23 @@ pub(crate) struct Writer {
     pub next: u64,
 }
 
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.inlet.fail();
+    }
+}
+
 impl Writer {
     /// Runs until the inlet is closed and empty, or something fails.
     pub(crate) fn run(mut self) -> Result<(), WriterError> {
+        // Also when it panics: nobody may wait for an ack that cannot come.
+        let _refuses_the_rest = Ended(Arc::clone(&self.shared));
         let result = self.work();
         if let Err(error) = &result {
             tracing::error!(%error, "queue writer stopped");
         }
-        self.shared.inlet.fail();
         result
     }
 
@@ -207,7 +216,7 @@ impl Writer {
     fn save(&mut self, reserved: u64) -> Result<(), WriterError> {
         let saved = Saved {
             queue: self.saved.queue,
-            committed: self.next,
+            committed: self.shared.segments.end(),
             reserved,
             positions: self.shared.positions.all(),
             dead_letter_next: self.dead_letters.next(),
