@@ -135,7 +135,12 @@ async fn after_a_crash_everything_acknowledged_is_there_and_no_number_is_used_tw
     let used = drain(&queue, "a", 510).await.last().unwrap().id.number;
     close(writer).await;
 
+    // A start at which nothing is added behind the gap, then one at which something is.
     let (queue, writer) = Queue::open(crashed.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    close(writer).await;
+    let (queue, writer) = Queue::open(crashed.path(), SETTINGS).unwrap();
+    assert_eq!(queue.snapshot().lost, 0);
     queue.register("a", true);
     fill(&mut queue.submitter(), "B", 0..10, 100).await;
     let records = drain(&queue, "a", 510).await;
@@ -146,22 +151,6 @@ async fn after_a_crash_everything_acknowledged_is_there_and_no_number_is_used_tw
         "numbers that the lost tail may have used are skipped"
     );
     assert_eq!(queue.snapshot().lost, 0, "skipped numbers are not lost records");
-    close(writer).await;
-
-    // Nor are they after another start, at which nothing had been added behind the gap.
-    let idle = tempfile::tempdir().unwrap();
-    copy(dir.path(), idle.path());
-    for _ in 0..2 {
-        let crashed = tempfile::tempdir().unwrap();
-        let (_queue, writer) = Queue::open(idle.path(), SETTINGS).unwrap();
-        copy(idle.path(), crashed.path());
-        close(writer).await;
-        copy(crashed.path(), idle.path());
-    }
-    let (queue, writer) = Queue::open(idle.path(), SETTINGS).unwrap();
-    queue.register("a", true);
-    assert_eq!(drain(&queue, "a", 510).await.len(), 510);
-    assert_eq!(queue.snapshot().lost, 0);
     close(writer).await;
 }
 
