@@ -91,7 +91,7 @@ fn listener(text: &mut Text, report: &Report) {
         ),
         (
             "rate_limit_exceeded_total",
-            "Connections that were read no faster than their limit.",
+            "Times that a vehicle's socket was not read because it was over its rate.",
             listener.rate_limited,
         ),
         (
@@ -136,7 +136,7 @@ fn listener(text: &mut Text, report: &Report) {
         ),
         (
             "waystation_upgrades_refused_total",
-            "Requests without a vehicle's certificate.",
+            "Upgrades refused for lack of a vehicle's certificate.",
             listener.upgrades_refused,
         ),
         (
@@ -151,7 +151,7 @@ fn listener(text: &mut Text, report: &Report) {
         ),
         (
             "waystation_backpressure_total",
-            "Connections not read because too much waited for its commit.",
+            "Times that a vehicle's socket was not read because too much waited for its commit.",
             listener.backpressured,
         ),
         (

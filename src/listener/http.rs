@@ -81,17 +81,33 @@ pub(crate) enum HttpError {
     NotOurs,
 }
 
-/// Serves the request. `None`: it was answered, and that was all.
-pub(crate) async fn serve(stream: TlsStream<TcpStream>, door: Door) -> Result<Option<Upgraded>, HttpError> {
-    let accepted: Arc<Mutex<Option<(OnUpgrade, VehicleRequest)>>> = Arc::default();
-    let slot = Arc::clone(&accepted);
+/// What was answered to a request that ended in no upgrade.
+pub(crate) enum Answered {
+    /// It asked for one and got the door's refusal.
+    Refusal,
+    /// It asked for something else.
+    Other,
+}
+
+enum Asked {
+    Upgrade(OnUpgrade, VehicleRequest),
+    InVain,
+}
+
+/// Serves the request.
+pub(crate) async fn serve(stream: TlsStream<TcpStream>, door: Door) -> Result<Result<Upgraded, Answered>, HttpError> {
+    let asked: Arc<Mutex<Option<Asked>>> = Arc::default();
+    let slot = Arc::clone(&asked);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let mut answer = answer(&request, &door);
+        let refused = door.refusal.as_ref().map(|(status, _)| *status);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let vehicle = VehicleRequest::new(request.headers());
-            let upgrade = hyper::upgrade::on(&mut request);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgrade, vehicle));
+            *slot = Some(Asked::Upgrade(hyper::upgrade::on(&mut request), vehicle));
         } else {
+            // Nothing else is answered with a refusal's status.
+            *slot = (Some(answer.status()) == refused).then_some(Asked::InVain);
             answer
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -103,15 +119,17 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, door: Door) -> Result<Op
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await?;
-    let accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((upgrade, request)) = accepted else {
-        return Ok(None);
+    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (upgrade, request) = match asked {
+        Some(Asked::Upgrade(upgrade, request)) => (upgrade, request),
+        Some(Asked::InVain) => return Ok(Err(Answered::Refusal)),
+        None => return Ok(Err(Answered::Other)),
     };
     let parts = upgrade
         .await?
         .downcast::<TokioIo<TlsStream<TcpStream>>>()
         .map_err(|_| HttpError::NotOurs)?;
-    Ok(Some(Upgraded {
+    Ok(Ok(Upgraded {
         stream: parts.io.into_inner(),
         read: parts.read_buf,
         request,

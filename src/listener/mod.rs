@@ -5,7 +5,9 @@
 
 mod answer;
 mod counters;
+mod ending;
 mod http;
+mod rate;
 mod registry;
 mod server;
 mod session;

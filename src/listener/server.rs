@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::http::{self, Door};
+use super::http::{self, Answered, Door};
 use super::registry::Registry;
 use super::session::{Session, Surroundings};
 use crate::config::Routes;
@@ -206,25 +206,28 @@ impl Shared {
             verified,
             public_key: self.settings.public_key.clone(),
         };
-        let Some(upgraded) = http::serve(stream, door).await? else {
-            if let Some((status, reason)) = refused {
-                let counters = &self.counters;
-                let full = status == StatusCode::SERVICE_UNAVAILABLE;
-                if full {
-                    &counters.turned_away
-                } else {
-                    &counters.upgrades_refused
+        match http::serve(stream, door).await? {
+            Ok(upgraded) => Ok(identity.ok().map(|identity| (upgraded, identity))),
+            Err(Answered::Refusal) => {
+                if let Some((status, reason)) = refused {
+                    let full = status == StatusCode::SERVICE_UNAVAILABLE;
+                    let counters = &self.counters;
+                    let count = if full {
+                        &counters.turned_away
+                    } else {
+                        &counters.upgrades_refused
+                    };
+                    count.add();
+                    tracing::info!(
+                        status = status.as_u16(),
+                        reason = reason.trim_end(),
+                        "a peer was not let in"
+                    );
                 }
-                .add();
-                tracing::info!(
-                    status = status.as_u16(),
-                    reason = reason.trim_end(),
-                    "a peer was not let in"
-                );
+                Ok(None)
             }
-            return Ok(None);
-        };
-        Ok(identity.ok().map(|identity| (upgraded, identity)))
+            Err(Answered::Other) => Ok(None),
+        }
     }
 
     fn identify(&self, leaf: &[u8]) -> Result<Identity, String> {

@@ -15,13 +15,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Verdict, Why};
 use super::counters::Counters;
+use super::ending::{End, REPLACED_PATIENCE, replaced_for};
 use super::http::Upgraded;
+use super::rate::Rate;
 use super::server::Settings;
 use crate::queue::{DeadLetter, Item, Queue, Refusal, Submitter};
 use crate::record::Record;
@@ -31,14 +33,14 @@ use crate::record::payload::{self, ConnectivityStatus};
 
 /// A message up to here is read to its end and answered; a longer one ends the connection after its error reply.
 const LONGEST_READ: usize = 2 * MAX_MESSAGE_BYTES;
-const READ_BUFFER: usize = 8 << 10;
+pub(super) const READ_BUFFER: usize = 8 << 10;
 const WRITE_BUFFER: usize = 4 << 10;
 /// Replies that may wait for a vehicle to read them; beyond this the connection ends.
 const MAX_WRITE_BUFFER: usize = 3 << 20;
+/// What an entry costs beyond its message, so that many small ones are bounded too.
+const ENTRY_BYTES: usize = 256;
 /// A reply that the vehicle has not taken by then ends the connection.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the last connectivity record to find room in the queue.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a session needs of the gateway.
 pub(crate) struct Surroundings {
@@ -50,48 +52,39 @@ pub(crate) struct Surroundings {
 }
 
 pub(crate) struct Session {
-    around: Surroundings,
+    pub(super) around: Surroundings,
     identity: Identity,
-    connection_id: Arc<str>,
+    pub(super) connection_id: Arc<str>,
     network_interface: String,
     client_version: Arc<str>,
-    socket: WebSocketStream<TlsStream<TcpStream>>,
-    submitter: Submitter,
+    pub(super) socket: WebSocketStream<TlsStream<TcpStream>>,
+    pub(super) submitter: Submitter,
     /// What waits for its commit, in the order of submission.
-    waiting: VecDeque<Waiting>,
+    pub(super) waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     /// How many submissions were answered.
-    released: u64,
+    pub(super) released: u64,
     rate: Rate,
     last_heard: Instant,
     pinged: bool,
+    held: Held,
     /// What was logged already: once per connection and kind.
     logged: Vec<&'static str>,
 }
 
-struct Waiting {
+pub(super) struct Waiting {
     reply: Option<Bytes>,
     bytes: usize,
-    stored: bool,
+    pub(super) stored: bool,
 }
 
-/// Why a session ended.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// The vehicle closed it.
-    Closed,
-    /// The socket failed.
-    Socket(String),
-    /// A newer connection of the same vehicle is there.
-    Replaced,
-    /// The gateway stops.
-    Draining,
-    /// It said nothing for too long.
-    Idle,
-    /// It did something that ends a connection.
-    Violation(CloseCode, &'static str),
-    /// Its records cannot be stored.
-    Refused(Refusal),
+/// Why the socket is not read at the moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    /// Too many bytes wait for their commit.
+    full: bool,
+    /// The vehicle is over its rate.
+    fast: bool,
 }
 
 impl Session {
@@ -118,6 +111,7 @@ impl Session {
             released: 0,
             last_heard: Instant::now(),
             pinged: false,
+            held: Held::default(),
             logged: Vec::new(),
         }
     }
@@ -128,16 +122,27 @@ impl Session {
             client_type = %self.identity.client_type, client_version = %self.client_version, "vehicle connected");
         self.around.counters.connections.add();
         let end = match self.announce(ConnectivityStatus::Connected).await {
-            Ok(()) => self.serve(&replaced).await,
+            // A message that is dropped here was not acknowledged, and comes again on the newer connection.
+            Ok(()) => tokio::select! {
+                biased;
+                () = replaced.cancelled() => End::Replaced,
+                end = self.serve() => end,
+            },
             Err(refusal) => End::Refused(refusal),
         };
-        self.part(&end).await;
+        let draining = self.around.draining.clone();
+        tokio::select! {
+            () = self.part(&end) => {}
+            // The newer one waits for this.
+            () = replaced_for(&replaced, REPLACED_PATIENCE) => {}
+            () = draining.cancelled(), if matches!(end, End::Violation(..)) => {}
+        }
         self.around.counters.connections.sub();
         tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id, end = ?end, "vehicle disconnected");
         self.say_goodbye().await;
     }
 
-    async fn serve(&mut self, replaced: &CancellationToken) -> End {
+    async fn serve(&mut self) -> End {
         let draining = self.around.draining.clone();
         let idle = self.around.settings.idle_timeout;
         let mut ticks = tokio::time::interval((idle / 4).max(Duration::from_millis(10)));
@@ -145,19 +150,10 @@ impl Session {
             let now = Instant::now();
             let full = self.waiting_bytes >= self.around.settings.max_waiting_bytes;
             let pause = self.rate.pause(now);
-            if full && self.first_time("backpressure") {
-                self.around.counters.backpressured.add();
-                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.max_waiting_bytes,
-                    "too much of this vehicle waits for its commit: its socket is read no further for now");
-            }
-            if pause.is_some() && self.first_time("rate") {
-                self.around.counters.rate_limited.add();
-                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.messages_per_second,
-                    "this vehicle sends more messages a second than its limit: its socket is read no faster, nothing is dropped");
-            }
+            let fast = pause.is_some();
+            self.hold(Held { full, fast }, now);
             let outcome = tokio::select! {
                 biased;
-                () = replaced.cancelled() => Err(End::Replaced),
                 advanced = self.submitter.advanced(self.released), if !self.waiting.is_empty() => match advanced {
                     Ok(committed) => self.release(committed).await,
                     Err(refusal) => Err(End::Refused(refusal)),
@@ -170,6 +166,29 @@ impl Session {
             if let Err(end) = outcome {
                 return end;
             }
+        }
+    }
+
+    /// Notes whether the socket is read now. Every time that it ceases to be is counted, the first of a kind logged.
+    fn hold(&mut self, held: Held, now: Instant) {
+        let before = std::mem::replace(&mut self.held, held);
+        if held.full && !before.full {
+            self.around.counters.backpressured.add();
+            if self.first_time("backpressure") {
+                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.max_waiting_bytes,
+                    "too much of this vehicle waits for its commit: its socket is read no further for now");
+            }
+        }
+        if held.fast && !before.fast {
+            self.around.counters.rate_limited.add();
+            if self.first_time("rate") {
+                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.messages_per_second,
+                    "this vehicle sends more messages a second than its limit: its socket is read no faster, nothing is dropped");
+            }
+        }
+        if held.full || held.fast {
+            // Whom nobody listens to is not silent.
+            self.last_heard = now;
         }
     }
 
@@ -247,14 +266,18 @@ impl Session {
 
     async fn submit(&mut self, item: Item, reply: Option<Bytes>, bytes: usize) -> Result<(), End> {
         let stored = matches!(item, Item::Record(_));
-        self.submitter.submit(item).await.map_err(End::Refused)?;
+        if let Err(refusal) = self.submitter.submit(item).await {
+            self.around.counters.not_acked.add_many(stored.into());
+            return Err(End::Refused(refusal));
+        }
+        let bytes = bytes + ENTRY_BYTES;
         self.waiting_bytes += bytes;
         self.waiting.push_back(Waiting { reply, bytes, stored });
         Ok(())
     }
 
     /// Sends the replies of everything that is on the disk now, in one write.
-    async fn release(&mut self, committed: u64) -> Result<(), End> {
+    pub(super) async fn release(&mut self, committed: u64) -> Result<(), End> {
         let mut replies = Vec::new();
         while self.released < committed
             && let Some(waiting) = self.waiting.pop_front()
@@ -295,58 +318,6 @@ impl Session {
         Ok(())
     }
 
-    /// What the vehicle is told at the end. Acks of what is on the disk by then are still sent.
-    async fn part(&mut self, end: &End) {
-        let close = match end {
-            End::Closed => None,
-            End::Socket(_) => {
-                self.around.counters.socket_errors.add();
-                return;
-            }
-            End::Replaced => {
-                self.around.counters.replaced.add();
-                Some((CloseCode::Policy, "replaced by a newer connection of this vehicle"))
-            }
-            End::Draining => {
-                while !self.waiting.is_empty() {
-                    let Ok(committed) = self.submitter.advanced(self.released).await else {
-                        break;
-                    };
-                    if self.release(committed).await.is_err() {
-                        return;
-                    }
-                }
-                Some((CloseCode::Restart, "the gateway is stopping"))
-            }
-            End::Idle => Some((CloseCode::Away, "nothing was heard for too long")),
-            End::Violation(code, reason) => Some((*code, *reason)),
-            End::Refused(refusal) => {
-                self.around
-                    .counters
-                    .not_acked
-                    .add_many(self.waiting.iter().filter(|waiting| waiting.stored).count() as u64);
-                let committed = self.submitter.committed();
-                if self.release(committed).await.is_err() {
-                    return;
-                }
-                Some((
-                    CloseCode::Again,
-                    match refusal {
-                        Refusal::Full => "the gateway cannot store records now, try again later",
-                        Refusal::Stopped => "the gateway has stopped storing records, try again later",
-                    },
-                ))
-            }
-        };
-        let frame = close.map(|(code, reason)| CloseFrame {
-            code,
-            reason: reason.into(),
-        });
-        // The connection ends either way.
-        let closed = timeout(WRITE_TIMEOUT, self.socket.close(frame)).await;
-        tracing::debug!(connection_id = %self.connection_id, in_order = matches!(closed, Ok(Ok(()))), "socket closed");
-    }
-
     async fn announce(&mut self, status: ConnectivityStatus) -> Result<(), Refusal> {
         match self.connectivity(status) {
             None => Ok(()),
@@ -357,19 +328,7 @@ impl Session {
         }
     }
 
-    /// The DISCONNECTED record, by a sender of its own: this session's may have been refused.
-    async fn say_goodbye(self) {
-        let Some(record) = self.connectivity(ConnectivityStatus::Disconnected) else {
-            return;
-        };
-        let mut submitter = self.around.queue.submitter();
-        let stored = timeout(GOODBYE_TIMEOUT, submitter.store(Item::Record(record))).await;
-        if !matches!(stored, Ok(Ok(()))) {
-            self.around.counters.connectivity_dropped.add();
-        }
-    }
-
-    fn connectivity(&self, status: ConnectivityStatus) -> Option<Record> {
+    pub(super) fn connectivity(&self, status: ConnectivityStatus) -> Option<Record> {
         const TYPE: &str = "connectivity";
         self.around.settings.routes.is_routed(TYPE).then(|| {
             let received_at = epoch_ms();
@@ -450,63 +409,4 @@ fn epoch_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_millis() as u64
-}
-
-/// A token bucket that holds one second's worth.
-struct Rate {
-    per_second: f64,
-    tokens: f64,
-    at: Instant,
-}
-
-impl Rate {
-    fn new(per_second: u32) -> Self {
-        let per_second = f64::from(per_second.max(1));
-        Self {
-            per_second,
-            tokens: per_second,
-            at: Instant::now(),
-        }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + since * self.per_second).min(self.per_second);
-        self.at = now;
-    }
-
-    fn spend(&mut self, now: Instant) {
-        self.refill(now);
-        self.tokens -= 1.0;
-    }
-
-    /// How long to wait for the next token, if there is none.
-    fn pause(&mut self, now: Instant) -> Option<Duration> {
-        self.refill(now);
-        (self.tokens < 1.0).then(|| Duration::from_secs_f64((1.0 - self.tokens) / self.per_second))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_allows_a_second_at_once_and_then_its_pace() {
-        let mut rate = Rate::new(10);
-        let start = rate.at;
-        for _ in 0..10 {
-            assert_eq!(rate.pause(start), None);
-            rate.spend(start);
-        }
-        let pause = rate.pause(start).expect("the bucket is empty");
-        assert!(
-            pause > Duration::from_millis(90) && pause <= Duration::from_millis(101),
-            "{pause:?}"
-        );
-        let later = start + Duration::from_millis(101);
-        assert_eq!(rate.pause(later), None);
-        rate.spend(later);
-        assert!(rate.pause(later).is_some());
-    }
 }

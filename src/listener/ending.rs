@@ -1,0 +1,133 @@
+//! How a session ends: what the vehicle is told, and the DISCONNECTED record.
+//!
+//! Acks of what is on the disk are sent before the close; a newer connection of the same vehicle waits for all this
+//! only briefly.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_util::sync::CancellationToken;
+
+use super::session::{READ_BUFFER, Session, WRITE_TIMEOUT};
+use crate::queue::{Item, Refusal};
+use crate::record::payload::ConnectivityStatus;
+
+/// For the rest of a message that is far too large.
+const LINGER: Duration = Duration::from_secs(10);
+/// For the last connectivity record to find room in the queue.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a connection that has been replaced to take its last acks.
+pub(super) const REPLACED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a session ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The vehicle closed it.
+    Closed,
+    /// The socket failed.
+    Socket(String),
+    /// A newer connection of the same vehicle is there.
+    Replaced,
+    /// The gateway stops.
+    Draining,
+    /// It said nothing for too long.
+    Idle,
+    /// It did something that ends a connection.
+    Violation(CloseCode, &'static str),
+    /// Its records cannot be stored.
+    Refused(Refusal),
+}
+
+/// Some time after a newer connection came.
+pub(super) async fn replaced_for(replaced: &CancellationToken, patience: Duration) {
+    replaced.cancelled().await;
+    tokio::time::sleep(patience).await;
+}
+
+impl Session {
+    /// What the vehicle is told at the end. Acks of what is on the disk by then are still sent.
+    pub(super) async fn part(&mut self, end: &End) {
+        let close = match end {
+            End::Closed => None,
+            End::Socket(_) => {
+                self.around.counters.socket_errors.add();
+                return;
+            }
+            End::Replaced => {
+                self.around.counters.replaced.add();
+                Some((CloseCode::Policy, "replaced by a newer connection of this vehicle"))
+            }
+            End::Draining => {
+                while !self.waiting.is_empty() {
+                    let Ok(committed) = self.submitter.advanced(self.released).await else {
+                        break;
+                    };
+                    if self.release(committed).await.is_err() {
+                        return;
+                    }
+                }
+                Some((CloseCode::Restart, "the gateway is stopping"))
+            }
+            End::Idle => Some((CloseCode::Away, "nothing was heard for too long")),
+            End::Violation(code, reason) => Some((*code, *reason)),
+            End::Refused(Refusal::Full) => Some((
+                CloseCode::Again,
+                "the gateway cannot store records now, try again later",
+            )),
+            End::Refused(Refusal::Stopped) => Some((
+                CloseCode::Again,
+                "the gateway has stopped storing records, try again later",
+            )),
+        };
+        let told = match close {
+            Some(_) => self.release(self.submitter.committed()).await,
+            None => Ok(()),
+        };
+        if let End::Refused(_) = end {
+            let refused = self.waiting.iter().filter(|waiting| waiting.stored).count();
+            self.around.counters.not_acked.add_many(refused as u64);
+        }
+        if told.is_err() {
+            return;
+        }
+        let frame = close.map(|(code, reason)| CloseFrame {
+            code,
+            reason: reason.into(),
+        });
+        // The connection ends either way.
+        let closed = timeout(WRITE_TIMEOUT, self.socket.close(frame)).await;
+        tracing::debug!(connection_id = %self.connection_id, in_order = matches!(closed, Ok(Ok(()))), "socket closed");
+        if let End::Violation(CloseCode::Size, _) = end {
+            self.linger().await;
+        }
+    }
+
+    /// Reads what the vehicle is still sending, and throws it away: a socket that is closed with unread bytes is reset,
+    /// and a vehicle whose sending fails may not read the reply that says why.
+    async fn linger(&mut self) {
+        let stream = self.socket.get_mut();
+        let mut thrown_away = vec![0; READ_BUFFER];
+        let rest = async {
+            stream.shutdown().await?;
+            while stream.read(&mut thrown_away).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        let ended = timeout(LINGER, rest).await;
+        tracing::debug!(connection_id = %self.connection_id, in_order = matches!(ended, Ok(Ok(()))), "rest thrown away");
+    }
+
+    /// The DISCONNECTED record, by a sender of its own: this session's may have been refused.
+    pub(super) async fn say_goodbye(self) {
+        let Some(record) = self.connectivity(ConnectivityStatus::Disconnected) else {
+            return;
+        };
+        let mut submitter = self.around.queue.submitter();
+        let stored = timeout(GOODBYE_TIMEOUT, submitter.store(Item::Record(record))).await;
+        if !matches!(stored, Ok(Ok(()))) {
+            self.around.counters.connectivity_dropped.add();
+        }
+    }
+}
