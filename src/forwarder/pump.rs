@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -20,6 +21,8 @@ use crate::config::Routes;
 use crate::destination::{Confirmation, Destination, Outcome, Rejected, Session};
 use crate::queue::{Batch, DeadLetter, Item, Queue, Queued, ReadError, Reader};
 
+/// At a stop, a destination that confirms nothing for this long is not waited for any longer.
+const SETTLE_SILENCE: Duration = Duration::from_secs(3);
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Bytes that are read from the queue at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -212,6 +215,7 @@ impl Transfer<'_> {
         suspect: &mut Option<u64>,
     ) -> End {
         let mut stopping = false;
+        let mut give_up_at = Instant::now();
         let mut reading = read(reader);
         loop {
             if !stopping && let Err(end) = self.hand_over(session, suspect).await {
@@ -225,13 +229,17 @@ impl Transfer<'_> {
             tokio::select! {
                 biased;
                 () = abort.cancelled() => return End::Stopped,
-                () = stop.cancelled(), if !stopping => stopping = true,
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    give_up_at = Instant::now() + SETTLE_SILENCE;
+                }
                 confirmed = session.confirmed() => match confirmed {
                     Ok(confirmations) => {
                         if self.pump.status.up() {
                             tracing::info!(destination = %self.pump.name, "delivering");
                         }
                         backoff.succeeded();
+                        give_up_at = Instant::now() + SETTLE_SILENCE;
                         for confirmation in confirmations {
                             if let Err(end) = self.settle(confirmation, suspect).await {
                                 return end;
@@ -240,6 +248,11 @@ impl Transfer<'_> {
                     }
                     Err(error) => return End::Lost(error.to_string()),
                 },
+                () = tokio::time::sleep_until(give_up_at), if stopping => {
+                    tracing::warn!(destination = %self.pump.name, unconfirmed = self.flight.unconfirmed(),
+                        "the destination confirms nothing; what it has not confirmed stays queued");
+                    return End::Stopped;
+                }
                 (reader, batch) = &mut reading, if !stopping && self.read.is_empty() => match batch {
                     Ok(batch) => {
                         self.read.extend(batch.records);
