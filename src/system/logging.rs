@@ -1,5 +1,6 @@
 //! Log events: to the journal with their fields when standard error goes there, else as text to standard error.
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -50,7 +51,11 @@ fn journal() -> Option<tracing_journald::Layer> {
         return None;
     }
     // Without a prefix the field `vin` is `VIN` there, as `journalctl VIN=…` wants it.
-    tracing_journald::layer()
-        .ok()
-        .map(|layer| layer.with_field_prefix(None))
+    let priorities = PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        ..PriorityMappings::new()
+    };
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_field_prefix(None).with_priority_mappings(priorities))
 }
