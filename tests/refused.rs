@@ -20,6 +20,10 @@ use waystation::cli::simulate::Live;
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// The mock cluster takes what is in flight behind a refused batch, which a broker does not: it sees the gap in the
+/// idempotent producer's sequence. One request at a time keeps the order that a broker would keep.
+const IN_ORDER: &str = r#", "max.in.flight.requests.per.connection" = 1"#;
+
 fn configured(servers: &str, more: &str) -> Daemon {
     let rest = format!(
         r#"
@@ -42,7 +46,7 @@ fn dead_letter_files(daemon: &Daemon) -> usize {
 fn a_refusal_of_a_whole_batch_condemns_no_record_in_it() {
     let cluster = kafka::cluster("fleet");
     let reading = kafka::Reading::new(&cluster, "fleet");
-    let mut daemon = configured(&cluster.bootstrap_servers(), "");
+    let mut daemon = configured(&cluster.bootstrap_servers(), IN_ORDER);
     daemon.start();
     cluster.request_errors(
         RDKafkaApiKey::Produce,
@@ -63,16 +67,16 @@ fn a_refusal_of_a_whole_batch_condemns_no_record_in_it() {
 fn a_record_that_is_refused_alone_is_kept_as_a_dead_letter_and_the_rest_goes_on() {
     let cluster = kafka::cluster("fleet");
     let reading = kafka::Reading::new(&cluster, "fleet");
-    let mut daemon = configured(&cluster.bootstrap_servers(), "");
+    let mut daemon = configured(&cluster.bootstrap_servers(), IN_ORDER);
     daemon.start();
-    // More than the requests that are in flight at once: refused in company, then alone.
-    let refusals = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 80];
+    // Refused in company, then alone.
+    let refusals = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 6];
     cluster.request_errors(RDKafkaApiKey::Produce, &refusals);
     let live = Arc::new(Live::default());
     let tallies = daemon.drive(5, 400, 200.0, &live).join().unwrap();
     daemon.wait_drained("cloud", LONG);
     let refused = daemon.figure("cloud", "refused") as usize;
-    assert!((1..refusals.len()).contains(&refused), "{refused}");
+    assert!((1..=refusals.len()).contains(&refused), "{refused}");
     // Connectivity records are among those that can be hit.
     wait_for("all others have been read", LONG, || {
         reading.account(&tallies).delivered >= 2000 - refused

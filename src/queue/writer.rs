@@ -30,7 +30,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Bytes of one commit, within the size of a segment.
 const BATCH_BYTES: usize = 4 << 20;
 /// Numbers that are reserved at a time. A start after a crash skips what is left of them.
-const RESERVE: u64 = 1 << 20;
+const RESERVE: u64 = 1 << 16;
 /// What a commit can take on the disk beyond its payload: redb's own pages.
 const COMMIT_OVERHEAD: u64 = 128 << 10;
 
