@@ -108,3 +108,38 @@ fn a_record_above_the_clients_own_limit_is_a_dead_letter_too() {
     });
     reading.account(&tallies).assert_complete(100);
 }
+
+#[test]
+fn a_record_that_cannot_be_delivered_for_now_holds_up_its_destination_and_repeats_nothing_else() {
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mut daemon = configured(&cluster.bootstrap_servers(), IN_ORDER);
+    daemon.start();
+    // Not for good: the right to write can be given.
+    let failures = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 20];
+    cluster.request_errors(RDKafkaApiKey::Produce, &failures);
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(5, 200, 200.0, &live).join().unwrap();
+    wait_for("it has been tried again", LONG, || {
+        daemon.figure("cloud", "failures") >= 3
+    });
+    cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    daemon.wait_drained("cloud", LONG);
+    wait_for("all has been read", LONG, || {
+        reading.account(&tallies).delivered >= 1000
+    });
+    reading.account(&tallies).assert_complete(1000);
+    assert_eq!(daemon.figure("cloud", "refused"), 0);
+    // Each try after the first sent one record.
+    let (sent, confirmed) = (daemon.figure("cloud", "sent"), daemon.figure("cloud", "confirmed"));
+    let failed = daemon.figure("cloud", "failures");
+    assert!(
+        sent < 2 * 1010 + 20,
+        "{sent} sent, {confirmed} confirmed, {failed} failures"
+    );
+    assert!(
+        daemon
+            .log()
+            .contains("give this client the right to write to the topic")
+    );
+}

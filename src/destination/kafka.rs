@@ -192,7 +192,7 @@ impl Session for Producing {
                     Ok(()) => Outcome::Delivered,
                     Err(error) => match refused(&error) {
                         Some(reason) => Outcome::Refused(reason),
-                        None => return Err(SessionError(explain(&error))),
+                        None => Outcome::Failed(explain(&error)),
                     },
                 };
                 confirmations.push(Confirmation {

@@ -20,6 +20,8 @@ pub enum Outcome {
     Delivered,
     /// It will never take it; why.
     Refused(String),
+    /// It did not take it now, and may later; why. The session is over.
+    Failed(String),
 }
 
 /// A destination's word on one record.

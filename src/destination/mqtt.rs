@@ -204,7 +204,7 @@ impl Session for Publishing {
                 let outcome = match result {
                     Ok(()) if !last => continue,
                     Ok(()) => Outcome::Delivered,
-                    Err(error) => Outcome::Refused(refused(&error).map_err(SessionError)?),
+                    Err(error) => outcome(&error).map_err(SessionError)?,
                 };
                 return Ok(vec![Confirmation { number, outcome }]);
             }
@@ -279,18 +279,21 @@ impl Publishing {
     }
 }
 
-/// Why the broker will never take a message; `Err` when it may take it later.
-fn refused(error: &PublishNoticeError) -> Result<String, String> {
-    match error {
-        PublishNoticeError::V5PubAck(
-            reason @ (PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid),
-        ) => Ok(format!("refused by the broker: {reason:?}")),
-        PublishNoticeError::V5PubAck(PubAckReason::NotAuthorized) => {
-            Err("not authorised; give this client the right to publish to its topics".to_owned())
+/// What a failed publish means for its record; `Err` when it says nothing about the record but that the session ended.
+fn outcome(error: &PublishNoticeError) -> Result<Outcome, String> {
+    let PublishNoticeError::V5PubAck(reason) = error else {
+        return Err(format!("publish failed: {error}"));
+    };
+    Ok(match reason {
+        PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid => {
+            Outcome::Refused(format!("refused by the broker: {reason:?}"))
         }
-        PublishNoticeError::V5PubAck(PubAckReason::QuotaExceeded) => {
-            Err("the broker's quota for this client is used up; raise it or wait".to_owned())
+        PubAckReason::NotAuthorized => {
+            Outcome::Failed("not authorised; give this client the right to publish to its topics".to_owned())
         }
-        other => Err(format!("publish failed: {other}")),
-    }
+        PubAckReason::QuotaExceeded => {
+            Outcome::Failed("the broker's quota for this client is used up; raise it or wait".to_owned())
+        }
+        other => Outcome::Failed(format!("publish failed: {other:?}")),
+    })
 }

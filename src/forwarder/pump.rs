@@ -1,8 +1,8 @@
 //! One destination's pump: read from the cursor, keep a bounded window in flight, move the cursor over contiguous
 //! confirmations, and after any error begin again at the cursor.
 //!
-//! A record that is refused while others are in flight is tried once more alone: only when the destination refuses it
-//! by itself is it given up, and then it is durably in the dead letters before the cursor passes it.
+//! A record that fails is a suspect: until it has passed, records are sent one at a time. Only when the destination
+//! refuses it alone and for good is it given up, and then it is durably in the dead letters before the cursor passes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -235,11 +235,13 @@ impl Transfer<'_> {
                 }
                 confirmed = session.confirmed() => match confirmed {
                     Ok(confirmations) => {
-                        if self.pump.status.up() {
-                            tracing::info!(destination = %self.pump.name, "delivering");
+                        if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
+                            if self.pump.status.up() {
+                                tracing::info!(destination = %self.pump.name, "delivering");
+                            }
+                            backoff.succeeded();
+                            give_up_at = Instant::now() + SETTLE_SILENCE;
                         }
-                        backoff.succeeded();
-                        give_up_at = Instant::now() + SETTLE_SILENCE;
                         for confirmation in confirmations {
                             if let Err(end) = self.settle(confirmation, suspect).await {
                                 return end;
@@ -318,6 +320,12 @@ impl Transfer<'_> {
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 *suspect = None;
                 Err(End::Again)
+            }
+            // Until it passes nothing is sent beside it: what the destination does take would come again with each try.
+            Outcome::Failed(reason) => {
+                *suspect = Some(number);
+                self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+                Err(End::Lost(reason))
             }
             Outcome::Refused(_) => {
                 // Perhaps only because of its company: a Kafka batch is refused as a whole.
