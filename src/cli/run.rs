@@ -1,6 +1,7 @@
 //! `waystation run`: the daemon.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,6 +37,8 @@ pub enum DaemonError {
     Run(#[from] RunError),
 }
 
+const LEFTOVERS: Duration = Duration::from_millis(200);
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
     let config = config::load(&args.config)?;
@@ -44,7 +47,6 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
-    let grace = config.shutdown_grace;
     let result = runtime.block_on(async {
         // Before anything is bound: a signal during the start is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
@@ -63,7 +65,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         };
         Ok(gateway.run(shutdown).await?)
     });
-    // A blocking read that hangs on a dead disk does not hold up the end.
-    runtime.shutdown_timeout(grace);
+    // All that matters has ended in order; what still hangs, in a resolver or on a dead disk, does not hold up the end.
+    runtime.shutdown_timeout(LEFTOVERS);
     result
 }

@@ -41,6 +41,8 @@ impl Kafka {
             client.set(key, value);
         }
         client.set("enable.idempotence", "true");
+        // A batch that fails for good ends the producer: what is behind it must not overtake it.
+        client.set("enable.gapless.guarantee", "true");
         client.set("acks", "all");
         // For ever: what is not delivered is kept in the queue, and only the broker's word ends a try.
         client.set("message.timeout.ms", "0");
@@ -159,7 +161,7 @@ impl Session for Producing {
         if let Some(reason) = unusable(&topic) {
             return Err(Rejected::ForGood(reason));
         }
-        let bytes = value.len() + 512;
+        let bytes = value.len() + record.txid.len() + 512;
         let message = BaseRecord::with_opaque_to(&topic, Box::new((queued.id.number, bytes)))
             .key(&*record.vin)
             .payload(&*value)
@@ -253,7 +255,10 @@ fn refused(error: &KafkaError) -> Option<String> {
             Some("larger than the broker takes (max.message.bytes of the topic)".to_owned())
         }
         code
-        @ (RDKafkaErrorCode::InvalidMessage | RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTopic) => {
+        @ (RDKafkaErrorCode::InvalidMessage | RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTopic
+        | RDKafkaErrorCode::InvalidTimestamp
+        // Only its company was refused: it is tried alone, and then taken.
+        | RDKafkaErrorCode::InvalidDifferentRecord) => {
             Some(code.to_string())
         }
         _ => None,

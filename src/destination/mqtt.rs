@@ -26,10 +26,14 @@ pub struct Mqtt {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Beyond two keep-alive intervals, for a ping and its answer on a slow link.
+const SLACK: Duration = Duration::from_secs(10);
 /// Largest packet that is read: acknowledgements are all that a publisher is sent.
 const INCOMING_BYTES: u32 = 64 << 10;
 /// What a PUBLISH packet has beyond topic and payload: header, lengths, packet id and the properties below.
-const PACKET_OVERHEAD: usize = 256;
+const PACKET_OVERHEAD: usize = 1280;
+/// Bytes of a transaction id that go into a property: it is there once for each message that a record becomes.
+const LONGEST_PROPERTY: usize = 256;
 
 impl Mqtt {
     /// A broker as configured.
@@ -87,12 +91,12 @@ impl Destination for Mqtt {
                 .and_then(|properties| properties.receive_max)
                 .map_or(window, usize::from);
             let (ended, end) = oneshot::channel();
-            let events = AbortOnDropHandle::new(tokio::spawn(drive(events, ended)));
+            let events = AbortOnDropHandle::new(tokio::spawn(drive(events, 2 * self.config.keep_alive + SLACK, ended)));
             let session: Box<dyn Session> = Box::new(Publishing {
                 config: self.config.clone(),
                 client,
                 _events: events,
-                end,
+                end: End(Some(end)),
                 window: window.min(broker_window).max(1),
                 max_packet: max_packet.map_or(usize::MAX, |bytes| bytes as usize),
                 unsent: VecDeque::new(),
@@ -114,9 +118,13 @@ async fn connect(events: &mut EventLoop) -> Result<ConnAck, SessionError> {
 }
 
 /// Moves packets until the connection ends; it is never opened again by the same event loop.
-async fn drive(mut events: EventLoop, ended: oneshot::Sender<String>) {
+async fn drive(mut events: EventLoop, silence: Duration, ended: oneshot::Sender<String>) {
     let reason = loop {
-        match events.poll().await {
+        // Pings are events too: a poll that gives none for so long hangs in a write.
+        let Ok(event) = tokio::time::timeout(silence, events.poll()).await else {
+            break format!("the broker has taken nothing for {} s", silence.as_secs());
+        };
+        match event {
             Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
                 break format!("the broker ended the connection: {:?}", disconnect.reason_code);
             }
@@ -124,6 +132,8 @@ async fn drive(mut events: EventLoop, ended: oneshot::Sender<String>) {
             Err(error) => break format!("connection lost: {error}"),
         }
     };
+    // Before the word of it, so that nobody queues a DISCONNECT for an event loop that has ended.
+    drop(events);
     // The session may have ended first.
     drop(ended.send(reason));
 }
@@ -134,13 +144,27 @@ struct Publishing {
     config: config::Mqtt,
     client: AsyncClient,
     _events: AbortOnDropHandle<()>,
-    end: oneshot::Receiver<String>,
+    end: End,
     window: usize,
     max_packet: usize,
     /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
     unsent: VecDeque<(u64, bool, Message)>,
     /// Messages without PUBACK, in the order of their sending. `None`: a record that became no message at all.
     in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
+}
+
+/// The event loop's last word, which comes once.
+struct End(Option<oneshot::Receiver<String>>);
+
+impl End {
+    /// Cancel-safe; answers at once when the word has been heard before.
+    async fn wait(&mut self) -> String {
+        let ended = "the event loop has ended".to_owned();
+        let Some(end) = self.0.as_mut() else { return ended };
+        let reason = end.await.unwrap_or(ended);
+        self.0 = None;
+        reason
+    }
 }
 
 struct Message {
@@ -183,10 +207,7 @@ impl Session for Publishing {
             loop {
                 self.fill().map_err(SessionError)?;
                 let Some((number, last, acknowledged)) = self.in_flight.front_mut() else {
-                    let reason = (&mut self.end)
-                        .await
-                        .unwrap_or_else(|_| "the event loop has ended".to_owned());
-                    return Err(SessionError(reason));
+                    return Err(SessionError(self.end.wait().await));
                 };
                 let (number, last) = (*number, *last);
                 let result = match acknowledged {
@@ -194,10 +215,7 @@ impl Session for Publishing {
                     Some(acknowledged) => tokio::select! {
                         biased;
                         result = acknowledged => result,
-                        reason = &mut self.end => {
-                            let reason = reason.unwrap_or_else(|_| "the event loop has ended".to_owned());
-                            return Err(SessionError(reason));
-                        }
+                        reason = self.end.wait() => return Err(SessionError(reason)),
                     },
                 };
                 self.in_flight.pop_front();
@@ -211,11 +229,11 @@ impl Session for Publishing {
         })
     }
 
-    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+    fn close(mut self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             // A DISCONNECT, so that the broker does not take this for a lost connection; it need not arrive.
             if self.client.disconnect().await.is_ok() {
-                let ended = tokio::time::timeout(Duration::from_millis(500), self.end).await;
+                let ended = tokio::time::timeout(Duration::from_millis(500), self.end.wait()).await;
                 tracing::debug!(in_time = ended.is_ok(), "mqtt disconnected");
             }
         })
@@ -251,7 +269,7 @@ impl Publishing {
             payload,
             properties: PublishProperties {
                 user_properties: vec![
-                    ("txid".to_owned(), String::from_utf8_lossy(&record.txid).into_owned()),
+                    ("txid".to_owned(), property(&record.txid)),
                     ("record".to_owned(), queued.id.to_string()),
                     ("received_at".to_owned(), record.received_at.to_string()),
                 ],
@@ -277,6 +295,20 @@ impl Publishing {
             }
         }
     }
+}
+
+/// A transaction id as a string that every broker takes; a real one is left as it is.
+fn property(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_PROPERTY)]);
+    text.chars()
+        .map(|character| {
+            if mqtt_fields::is_unsendable(character) {
+                '_'
+            } else {
+                character
+            }
+        })
+        .collect()
 }
 
 /// What a failed publish means for its record; `Err` when it says nothing about the record but that the session ended.

@@ -53,10 +53,16 @@ pub fn expand(vin: &str, record_type: &str, transformed: &[u8]) -> Result<Vec<Me
     })
 }
 
+/// Characters for which a broker ends the connection: control characters, and those that Unicode will never assign.
+pub(crate) fn is_unsendable(character: char) -> bool {
+    let code = u32::from(character);
+    character.is_control() || matches!(code, 0xfdd0..=0xfdef) || code & 0xfffe == 0xfffe
+}
+
 /// A name as one topic level: `+`, `#`, `/` and control characters are replaced by `_`, an empty name is `_`, and one of more
 /// than 1,024 bytes is cut.
 pub fn clean(level: &str) -> Cow<'_, str> {
-    let is_bad = |character: char| matches!(character, '+' | '#' | '/') || character.is_control();
+    let is_bad = |character: char| matches!(character, '+' | '#' | '/') || is_unsendable(character);
     let mut end = level.len().min(MAX_LEVEL_BYTES);
     while !level.is_char_boundary(end) {
         end -= 1;

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -234,7 +235,7 @@ impl Transfer<'_> {
                     give_up_at = Instant::now() + SETTLE_SILENCE;
                 }
                 confirmed = session.confirmed() => match confirmed {
-                    Ok(confirmations) => {
+                    Ok(mut confirmations) => {
                         if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
                             if self.pump.status.up() {
                                 tracing::info!(destination = %self.pump.name, "delivering");
@@ -242,6 +243,12 @@ impl Transfer<'_> {
                             backoff.succeeded();
                             give_up_at = Instant::now() + SETTLE_SILENCE;
                         }
+                        // What was delivered counts, whatever ends the session.
+                        confirmations.sort_by_key(|confirmation| match confirmation.outcome {
+                            Outcome::Delivered => 0,
+                            Outcome::Refused(_) => 1,
+                            Outcome::Failed(_) => 2,
+                        });
                         for confirmation in confirmations {
                             if let Err(end) = self.settle(confirmation, suspect).await {
                                 return end;
@@ -269,8 +276,10 @@ impl Transfer<'_> {
 
     /// Hands over what was read while the session takes it; a suspect only when nothing else is in flight.
     async fn hand_over(&mut self, session: &mut dyn Session, suspect: &Option<u64>) -> Result<(), End> {
-        while session.has_room() && (suspect.is_none() || self.flight.unconfirmed() == 0) {
-            let Some(queued) = self.read.pop_front() else {
+        while session.has_room()
+            && (suspect.is_none_or(|suspect| suspect < self.flight.cursor()) || self.flight.unconfirmed() == 0)
+        {
+            let Some(mut queued) = self.read.pop_front() else {
                 self.flight.pass(self.read_end);
                 return Ok(());
             };
@@ -280,6 +289,9 @@ impl Transfer<'_> {
                 continue;
             }
             self.flight.sent(number);
+            // A slice would keep the whole chunk that it was read with for as long as the record is in flight.
+            queued.record.payload = Bytes::copy_from_slice(&queued.record.payload);
+            queued.record.txid = Bytes::copy_from_slice(&queued.record.txid);
             match session.send(&queued) {
                 Ok(sent) => {
                     self.pump.status.sent(queued.record.payload.len(), sent.inexpressible);

@@ -19,6 +19,8 @@ use crate::record::payload::ConnectivityStatus;
 const LINGER: Duration = Duration::from_secs(10);
 /// For the last connectivity record to find room in the queue.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the vehicle to read its last acks and close.
+const LAST_ACKS: Duration = Duration::from_secs(2);
 /// For a connection that has been replaced to take its last acks.
 pub(super) const REPLACED_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -100,14 +102,17 @@ impl Session {
         // The connection ends either way.
         let closed = timeout(WRITE_TIMEOUT, self.socket.close(frame)).await;
         tracing::debug!(connection_id = %self.connection_id, in_order = matches!(closed, Ok(Ok(()))), "socket closed");
-        if let End::Violation(CloseCode::Size, _) = end {
-            self.linger().await;
+        match end {
+            End::Violation(CloseCode::Size, _) => self.linger(LINGER).await,
+            // Until the vehicle has read its acks and closed: a reset would take them with it.
+            _ if matches!(closed, Ok(Ok(()))) => self.linger(LAST_ACKS).await,
+            _ => {}
         }
     }
 
     /// Reads what the vehicle is still sending, and throws it away: a socket that is closed with unread bytes is reset,
     /// and a vehicle whose sending fails may not read the reply that says why.
-    async fn linger(&mut self) {
+    async fn linger(&mut self, patience: Duration) {
         let stream = self.socket.get_mut();
         let mut thrown_away = vec![0; READ_BUFFER];
         let rest = async {
@@ -115,7 +120,7 @@ impl Session {
             while stream.read(&mut thrown_away).await? > 0 {}
             std::io::Result::Ok(())
         };
-        let ended = timeout(LINGER, rest).await;
+        let ended = timeout(patience, rest).await;
         tracing::debug!(connection_id = %self.connection_id, in_order = matches!(ended, Ok(Ok(()))), "rest thrown away");
     }
 

@@ -191,7 +191,12 @@ impl Segments {
             self.lock().segments.remove(&first);
             storage::remove(&path)?;
         } else {
-            closing.seal(end)?;
+            let sealed = closing.seal(end);
+            if let Err(error) = sealed {
+                // Readers must not wait for an open segment that is not there.
+                self.lock().open = None;
+                return Err(error.into());
+            }
             let disk = storage::disk_bytes(&path)?;
             self.lock().segments.insert(first, disk);
         }
@@ -217,8 +222,12 @@ impl Segments {
     pub(crate) fn remove_below(&self, number: u64) -> Result<usize, SegmentsError> {
         let mut removed = 0;
         while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
-            storage::remove(&self.path(first))?;
-            self.lock().segments.remove(&first);
+            // Unlisted first: a reader must not take a file that is gone for a loss.
+            let bytes = self.lock().segments.remove(&first);
+            if let Err(error) = storage::remove(&self.path(first)) {
+                self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
+                return Err(error.into());
+            }
             tracing::debug!(first, end, "segment consumed");
             removed += 1;
         }
@@ -320,10 +329,12 @@ impl Segments {
     }
 
     fn give_up(&self, first: u64, end: u64, error: &SegmentError) -> Result<(), SegmentsError> {
-        if self.lock().segments.remove(&first).is_none() {
+        let Some(bytes) = self.lock().segments.remove(&first) else {
             return Ok(()); // another reader was here first, or it was consumed
-        }
+        };
         self.set_aside(&self.path(first), &error.to_string(), Some((first, Some(end))))
+            // What could not be set aside is still there, and no cursor may pass it.
+            .inspect_err(|_| self.lock().segments.extend([(first, bytes)]))
     }
 
     /// Moves what cannot be used to `quarantine/`, with a note beside it.
@@ -368,6 +379,10 @@ fn is_passing(error: &SegmentError) -> bool {
         Errno::NOSPC,
         Errno::DQUOT,
         Errno::INTR,
+        // Nothing is wrong with the file, only with our right to it.
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::ROFS,
     ];
     let is = |error: &std::io::Error| Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno));
     match error {
