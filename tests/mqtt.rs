@@ -5,6 +5,8 @@
 mod daemon;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -146,4 +148,58 @@ fn a_broker_that_cannot_be_reached_at_the_start_gets_everything_later() {
         "with the two connectivity records"
     );
     assert!(daemon.log().contains("delivery interrupted"));
+}
+
+#[test]
+fn a_transaction_id_that_no_broker_takes_stops_nothing() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "telemetry/#");
+    let mut daemon = configured(broker.port, r#"layout = "records""#);
+    daemon.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for txid in [
+        &b"raw\x01\x00\n\xff bytes"[..],
+        "\u{85}\u{ffff}\u{fdd0}".as_bytes(),
+        &[b'x'; 70_000],
+        b"good",
+    ] {
+        runtime.block_on(raw::send_one(&daemon, "raw", txid, b"payload"));
+    }
+    daemon.wait_drained("home", LONG);
+    let of_type = || {
+        subscriber
+            .messages()
+            .into_iter()
+            .filter(|message| message.topic.ends_with("/raw"))
+            .count()
+    };
+    wait_for("all four have arrived", LONG, || of_type() == 4);
+    assert_eq!(daemon.figure("home", "failures"), 0, "{}", daemon.log());
+}
+
+#[test]
+fn a_message_above_the_brokers_own_limit_is_a_dead_letter_and_the_rest_goes_on() {
+    let mut broker = Mosquitto::with("message_size_limit 3000");
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "telemetry/#");
+    let mut daemon = configured(broker.port, r#"layout = "records""#);
+    daemon.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(raw::send_one(&daemon, "raw", b"small", b"payload"));
+    runtime.block_on(raw::send_one(&daemon, "raw", b"large", &[7; 5000]));
+    runtime.block_on(raw::send_one(&daemon, "raw", b"last", b"payload"));
+    daemon.wait_drained("home", LONG);
+    assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
+    let txids = || {
+        let raw = subscriber
+            .messages()
+            .into_iter()
+            .filter(|message| message.topic.ends_with("/raw"));
+        raw.map(|message| message.property("txid").to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    wait_for("the others have arrived", LONG, || {
+        txids() == ["last".to_owned(), "small".to_owned()].into()
+    });
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rumqttc::{
-    AsyncClient, Broker, ConnAck, Event, EventLoop, MqttOptions, Packet, PubAckReason, PublishNoticeError,
-    PublishOptions, PublishProperties, SessionMode, TlsConfiguration, Transport,
+    AsyncClient, Broker, ConnAck, ConnectionError, Error as MqttError, Event, EventLoop, MqttOptions, Packet,
+    PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, SessionMode, StateError, TlsConfiguration,
+    Transport,
 };
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -118,18 +119,22 @@ async fn connect(events: &mut EventLoop) -> Result<ConnAck, SessionError> {
 }
 
 /// Moves packets until the connection ends; it is never opened again by the same event loop.
-async fn drive(mut events: EventLoop, silence: Duration, ended: oneshot::Sender<String>) {
+async fn drive(mut events: EventLoop, silence: Duration, ended: oneshot::Sender<Ended>) {
     let reason = loop {
         // Pings are events too: a poll that gives none for so long hangs in a write.
         let Ok(event) = tokio::time::timeout(silence, events.poll()).await else {
-            break format!("the broker has taken nothing for {} s", silence.as_secs());
+            break Ended::Lost(format!("the broker has taken nothing for {} s", silence.as_secs()));
         };
         match event {
             Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
-                break format!("the broker ended the connection: {:?}", disconnect.reason_code);
+                break Ended::Lost(format!("the broker ended the connection: {:?}", disconnect.reason_code));
             }
             Ok(_) => {}
-            Err(error) => break format!("connection lost: {error}"),
+            // mosquitto's answer to a message above its message_size_limit: a code that MQTT does not have there.
+            Err(ConnectionError::MqttState(StateError::Deserialization(MqttError::InvalidConnectReturnCode(code)))) => {
+                break Ended::Answered(format!("the broker refused it with reason code {code:#04x}"));
+            }
+            Err(error) => break Ended::Lost(format!("connection lost: {error}")),
         }
     };
     // Before the word of it, so that nobody queues a DISCONNECT for an event loop that has ended.
@@ -154,12 +159,35 @@ struct Publishing {
 }
 
 /// The event loop's last word, which comes once.
-struct End(Option<oneshot::Receiver<String>>);
+struct End(Option<oneshot::Receiver<Ended>>);
+
+/// How an event loop ended.
+#[derive(Debug)]
+enum Ended {
+    /// With the connection.
+    Lost(String),
+    /// With an answer to some message that the protocol does not have: that message was refused.
+    Answered(String),
+}
+
+impl Ended {
+    /// An answer can be to any message in flight. It is held against the oldest record, which is then tried alone: the
+    /// one that is meant comes to be the oldest in its turn.
+    fn means(self, oldest: Option<u64>) -> Result<Vec<Confirmation>, SessionError> {
+        match (self, oldest) {
+            (Self::Answered(reason), Some(number)) => {
+                let outcome = Outcome::Refused(reason);
+                Ok(vec![Confirmation { number, outcome }])
+            }
+            (Self::Answered(reason) | Self::Lost(reason), _) => Err(SessionError(reason)),
+        }
+    }
+}
 
 impl End {
     /// Cancel-safe; answers at once when the word has been heard before.
-    async fn wait(&mut self) -> String {
-        let ended = "the event loop has ended".to_owned();
+    async fn wait(&mut self) -> Ended {
+        let ended = Ended::Lost("the event loop has ended".to_owned());
         let Some(end) = self.0.as_mut() else { return ended };
         let reason = end.await.unwrap_or(ended);
         self.0 = None;
@@ -207,7 +235,7 @@ impl Session for Publishing {
             loop {
                 self.fill().map_err(SessionError)?;
                 let Some((number, last, acknowledged)) = self.in_flight.front_mut() else {
-                    return Err(SessionError(self.end.wait().await));
+                    return self.ended(None).await;
                 };
                 let (number, last) = (*number, *last);
                 let result = match acknowledged {
@@ -215,15 +243,19 @@ impl Session for Publishing {
                     Some(acknowledged) => tokio::select! {
                         biased;
                         result = acknowledged => result,
-                        reason = self.end.wait() => return Err(SessionError(reason)),
+                        ended = self.end.wait() => return ended.means(Some(number)),
                     },
                 };
-                self.in_flight.pop_front();
                 let outcome = match result {
-                    Ok(()) if !last => continue,
                     Ok(()) => Outcome::Delivered,
+                    // Nobody answered: the event loop's last word says why.
+                    Err(PublishNoticeError::Recv) => return self.ended(Some(number)).await,
                     Err(error) => outcome(&error).map_err(SessionError)?,
                 };
+                self.in_flight.pop_front();
+                if outcome == Outcome::Delivered && !last {
+                    continue;
+                }
                 return Ok(vec![Confirmation { number, outcome }]);
             }
         })
@@ -241,6 +273,10 @@ impl Session for Publishing {
 }
 
 impl Publishing {
+    async fn ended(&mut self, number: Option<u64>) -> Result<Vec<Confirmation>, SessionError> {
+        self.end.wait().await.means(number)
+    }
+
     fn fill(&mut self) -> Result<(), String> {
         while self.in_flight.len() < self.window
             && let Some((number, last, message)) = self.unsent.pop_front()

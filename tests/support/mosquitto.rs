@@ -22,11 +22,16 @@ pub(crate) struct Mosquitto {
 
 impl Mosquitto {
     pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// One with these lines in its configuration too.
+    pub(crate) fn with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let config = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
-             max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n"
+             max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n{more}\n"
         );
         fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         Self { dir, port, child: None }

@@ -8,6 +8,8 @@ use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use waystation::cli::simulate::load_vehicles;
@@ -22,6 +24,36 @@ pub(crate) fn padded_vehicle_payload(bytes: usize) -> Vec<u8> {
     payload
 }
 
+/// Sends one record with this transaction id and waits for its ack.
+pub(crate) async fn send_one(daemon: &Daemon, topic: &str, txid: &[u8], payload: &[u8]) {
+    let mut socket = connect(daemon, 0).await.1;
+    let message = envelope::stream(&Stream {
+        txid: Bytes::copy_from_slice(txid),
+        topic: Bytes::copy_from_slice(topic.as_bytes()),
+        payload: Bytes::copy_from_slice(payload),
+        ..Stream::default()
+    });
+    socket.send(Message::Binary(message)).await.unwrap();
+    let reply = tokio::time::timeout(Duration::from_secs(20), socket.next())
+        .await
+        .expect("an answer");
+    let Some(Ok(Message::Binary(reply))) = reply else {
+        panic!("{reply:?}")
+    };
+    assert!(matches!(envelope::read_reply(&reply).unwrap(), Reply::Ack { .. }));
+}
+
+async fn connect(daemon: &Daemon, vehicle: usize) -> (String, WebSocketStream<TlsStream<TcpStream>>) {
+    let vehicle = load_vehicles(daemon.dir.path(), vehicle + 1).unwrap().pop().unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(vehicle.tls).connect(name, stream).await.unwrap();
+    let (socket, _) = tokio_tungstenite::client_async("wss://localhost/", stream)
+        .await
+        .unwrap();
+    (vehicle.vin, socket)
+}
+
 /// Sends at most so many: how many were acknowledged, and the close code if the gateway ended it.
 pub(crate) async fn send(
     daemon: &Daemon,
@@ -30,16 +62,10 @@ pub(crate) async fn send(
     payload: &[u8],
     records: u64,
 ) -> (u64, Option<CloseCode>) {
-    let vehicle = load_vehicles(daemon.dir.path(), vehicle + 1).unwrap().pop().unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(vehicle.tls).connect(name, stream).await.unwrap();
-    let (mut socket, _) = tokio_tungstenite::client_async("wss://localhost/", stream)
-        .await
-        .unwrap();
+    let (vin, mut socket) = connect(daemon, vehicle).await;
     for number in 0..records {
         let message = envelope::stream(&Stream {
-            txid: format!("{}-{number}", vehicle.vin).into(),
+            txid: format!("{vin}-{number}").into(),
             topic: Bytes::copy_from_slice(topic.as_bytes()),
             payload: Bytes::copy_from_slice(payload),
             ..Stream::default()
