@@ -41,8 +41,6 @@ impl Kafka {
             client.set(key, value);
         }
         client.set("enable.idempotence", "true");
-        // A batch that fails for good ends the producer: what is behind it must not overtake it.
-        client.set("enable.gapless.guarantee", "true");
         client.set("acks", "all");
         // For ever: what is not delivered is kept in the queue, and only the broker's word ends a try.
         client.set("message.timeout.ms", "0");
