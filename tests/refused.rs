@@ -116,7 +116,7 @@ fn a_record_that_cannot_be_delivered_for_now_holds_up_its_destination_and_repeat
     let mut daemon = configured(&cluster.bootstrap_servers(), IN_ORDER);
     daemon.start();
     // Not for good: the right to write can be given.
-    let failures = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 20];
+    let failures = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 500];
     cluster.request_errors(RDKafkaApiKey::Produce, &failures);
     let live = Arc::new(Live::default());
     let tallies = daemon.drive(5, 200, 200.0, &live).join().unwrap();
