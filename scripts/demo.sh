@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 need "${BUILD_PACKAGES[@]}"
 need_cargo
-echo "building (a few minutes the first time)"
+echo "building (a few minutes the first time)" >&2
 cargo build --release --locked
 exec target/release/waystation demo "$@"

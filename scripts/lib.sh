@@ -17,7 +17,7 @@ need() {
         fi
         as_root=(sudo)
     fi
-    echo "installing ${missing[*]}"
+    echo "installing ${missing[*]}" >&2
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
 }

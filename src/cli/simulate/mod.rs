@@ -124,6 +124,9 @@ pub enum SimulateError {
     /// No asynchronous runtime.
     #[error("cannot start the runtime: {0}")]
     Runtime(std::io::Error),
+    /// Nobody let any vehicle in.
+    #[error("no vehicle could connect; the warnings above say why")]
+    NeverConnected,
     /// Records that nobody acknowledged.
     #[error("{0} records were not acknowledged")]
     NotAcknowledged(u64),
@@ -247,6 +250,9 @@ pub fn run(args: SimulateArgs) -> Result<(), SimulateError> {
     match args.json {
         true => println!("{}", serde_json::json!(tally)),
         false => println!("{tally}"),
+    }
+    if tally.connections == 0 {
+        return Err(SimulateError::NeverConnected);
     }
     match tally.unacknowledged {
         0 => Ok(()),
