@@ -88,6 +88,15 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     assert_eq!(good.status.code(), Some(0), "{}", lines(&good));
     assert!(!daemon.path("queue").exists() && !daemon.path("out.jsonl").exists());
 
+    let right = fs::read_to_string(&config).unwrap();
+    fs::write(&config, right.replace("out.jsonl", "nowhere/out.jsonl")).unwrap();
+    assert!(
+        lines(&check()).contains("✗ destinations.file.path"),
+        "{}",
+        lines(&check())
+    );
+    fs::write(&config, &right).unwrap();
+
     daemon.start();
     let running = check();
     assert_eq!(running.status.code(), Some(1));

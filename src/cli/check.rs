@@ -57,7 +57,12 @@ pub fn run(args: &ConfigArgs) -> Result<(), CheckError> {
     directories(&config, &mut findings);
     port("listener.bind", config.listener.bind, &mut findings);
     if let Some(address) = config.admin {
-        port("admin.bind", address, &mut findings);
+        match address == config.listener.bind {
+            true => findings.bad(&format!(
+                "admin.bind: {address} is listener.bind too; choose another port"
+            )),
+            false => port("admin.bind", address, &mut findings),
+        }
     }
     for configured in &config.destinations {
         match destination::build(configured, "check") {
@@ -106,7 +111,14 @@ fn directories(config: &Config, findings: &mut Findings) {
                 .parent()
                 .filter(|folder| !folder.as_os_str().is_empty())
                 .unwrap_or(Path::new("."));
-            writable(&format!("destinations.{}.path", destination.name), folder, findings);
+            let key = format!("destinations.{}.path", destination.name);
+            match folder.is_dir() {
+                true => writable(&key, folder, findings),
+                false => findings.bad(&format!(
+                    "{key}: the directory {} does not exist; make it",
+                    folder.display()
+                )),
+            }
         }
     }
 }
