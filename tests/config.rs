@@ -476,6 +476,16 @@ fn each_mistake_gives_exactly_its_message() {
             "config.toml:1: shutdown_grace: \"2h\" is not allowed; write something from \"0s\" to \"1h\"",
         ),
         (
+            "[queue]",
+            "[admin]\nbind = \"0.0.0.0:4443\"\n[queue]",
+            "config.toml:7: admin.bind: 0.0.0.0:4443 is taken by listener.bind = \"127.0.0.1:4443\"; write another port",
+        ),
+        (
+            "127.0.0.1:4443",
+            "[::]:8780",
+            "config.toml:1: admin: 127.0.0.1:8780 is taken by listener.bind = \"[::]:8780\"; write another port",
+        ),
+        (
             "[listener]",
             "colour = \"blue\"\n[listener]",
             "config.toml:1: colour: unknown key; known here: listener, queue, destinations, records, identity, admin, log, shutdown_grace",

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,7 +117,11 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
     let routes = routes(&root.table("records"), &names, &mut warnings);
     let destinations = destinations::read(&section, base, &mut warnings);
     let identity = identities::read(&root.table("identity"));
-    let admin = admin(root.table("admin"), &mut warnings);
+    let admin = admin(
+        root.table("admin"),
+        listener.as_ref().map(|listener| listener.bind),
+        &mut warnings,
+    );
     let log_level = log_level(root.table("log"));
     let shutdown_grace = match root.field("shutdown_grace") {
         Some(field) => field.duration(Duration::ZERO..=Duration::from_secs(3_600)),
@@ -313,12 +317,19 @@ fn routes(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec<String>)
     Some(routes)
 }
 
-fn admin(table: Table<'_>, warnings: &mut Vec<String>) -> Option<Option<SocketAddr>> {
-    let bind = match table.field("bind") {
+fn admin(table: Table<'_>, listener: Option<SocketAddr>, warnings: &mut Vec<String>) -> Option<Option<SocketAddr>> {
+    let field = table.field("bind");
+    let bind = match &field {
         Some(field) if field.string() == Some("off") => Some(None),
-        Some(field) => address(&field, "127.0.0.1:8780").map(Some),
+        Some(field) => address(field, "127.0.0.1:8780").map(Some),
         None => Some(Some(SocketAddr::from(([127, 0, 0, 1], 8780)))),
     };
+    if let (Some(listener), Some(Some(address))) = (listener, bind)
+        && overlap(listener, address)
+    {
+        let message = format!("{address} is taken by listener.bind = \"{listener}\"; write another port");
+        field.map_or_else(|| table.mistake(&message), |field| field.mistake(&message));
+    }
     if let Some(Some(address)) = bind
         && !address.ip().to_canonical().is_loopback()
     {
@@ -328,6 +339,13 @@ fn admin(table: Table<'_>, warnings: &mut Vec<String>) -> Option<Option<SocketAd
     }
     table.finish();
     bind
+}
+
+/// Whether only one of two addresses can be listened on. `[::]` is every address, IPv4 included.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let covers = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    one.port() == other.port() && one.port() != 0 && (a == b || covers(a, b) || covers(b, a))
 }
 
 fn log_level(table: Table<'_>) -> Option<String> {
