@@ -4,22 +4,21 @@
 //! what is in flight, the writer saves the cursors. One grace period bounds it; a dead destination does not hold it up.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, Published};
-use crate::config::{Config, DestinationKind};
+use crate::config::{self, Config, DestinationKind};
 use crate::destination;
 use crate::forwarder::Pump;
 use crate::listener::{self, Counters, Listener, tls};
 use crate::queue::{self, OpenError, Queue, WriterError, WriterThread};
+use crate::system::access;
 
 /// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,16 +26,8 @@ pub enum StartError {
     /// Certificates, keys or authorities.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// The file of `listener.public_key`.
-    #[error("listener.public_key: cannot read {}: {source}", path.display())]
-    PublicKey {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
     /// A port.
-    #[error("{key}: cannot listen on {address}: {source}")]
+    #[error("{key}: {}", access::cannot_listen(*address, source))]
     Bind {
         /// The configuration key.
         key: &'static str,
@@ -45,12 +36,26 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A destination's settings.
-    #[error(transparent)]
-    Destination(#[from] destination::BuildError),
+    /// Settings of destinations, one line each. Never empty.
+    #[error("{}", lines(.0))]
+    Destinations(Vec<destination::BuildError>),
+    /// The queue's directory cannot be written to, in words for an operator.
+    #[error("queue.path: {0}")]
+    QueuePath(String),
     /// The queue.
-    #[error(transparent)]
-    Queue(#[from] OpenError),
+    #[error("queue.path: {0}")]
+    Queue(#[source] OpenError),
+}
+
+impl StartError {
+    /// Whether starting again is of no use before somebody has changed the configuration or the files that it names.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Tls(tls::TlsError::Files(_)) | Self::Destinations(_))
+    }
+}
+
+fn lines(errors: &[destination::BuildError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Why the gateway stopped by itself.
@@ -86,15 +91,9 @@ impl Gateway {
             tracing::warn!("configuration: {warning}");
         }
         let loaded = tls::load(&config.listener)?;
-        for warning in &loaded.warnings {
+        for warning in loaded.outdated.iter().chain(&loaded.warnings) {
             tracing::warn!("{warning}");
         }
-        let public_key = match config.listener.public_key.clone() {
-            None => None,
-            Some(path) => Some(Bytes::from(
-                std::fs::read(&path).map_err(|source| StartError::PublicKey { path, source })?,
-            )),
-        };
         let socket = bind("listener.bind", config.listener.bind).await?;
         let admin = match config.admin {
             Some(address) => Some(bind("admin.bind", address).await?),
@@ -106,8 +105,12 @@ impl Gateway {
             commit_delay: config.queue.commit_delay,
             dead_letter_bytes: config.queue.dead_letter_bytes,
         };
-        let (queue, writer) = Queue::open(&config.queue.path, settings)?;
-        let pumps = make_pumps(&config, &queue)?;
+        let path = &config.queue.path;
+        let (queue, writer) = Queue::open(path, settings).map_err(|error| match access::writable(path) {
+            Err(why) => StartError::QueuePath(why),
+            Ok(()) => StartError::Queue(error),
+        })?;
+        let pumps = make_pumps(&config, &queue).map_err(StartError::Destinations)?;
         let names: Vec<_> = config
             .destinations
             .iter()
@@ -140,7 +143,7 @@ impl Gateway {
             routes: config.routes,
             identity: config.identity,
             allow_vins: config.listener.allow_vins,
-            public_key,
+            public_key: loaded.public_key,
             messages_per_second: config.listener.messages_per_second,
             max_connections: config.listener.max_connections,
             handshake_timeout: config.listener.handshake_timeout,
@@ -231,10 +234,18 @@ impl Gateway {
     }
 }
 
-fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, destination::BuildError> {
+fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, Vec<destination::BuildError>> {
     let id = queue.id().to_string();
-    let make = |configured: &crate::config::Destination| {
-        let built = destination::build(configured, &id)?;
+    let built = config
+        .destinations
+        .iter()
+        .map(|configured| destination::build(configured, &id));
+    let (built, unusable): (Vec<_>, Vec<_>) = built.partition(Result::is_ok);
+    let unusable: Vec<_> = unusable.into_iter().filter_map(Result::err).collect();
+    if !unusable.is_empty() {
+        return Err(unusable);
+    }
+    let make = |(configured, built): (&config::Destination, _)| {
         queue.register(&configured.name, configured.required);
         let cursor = queue.cursor(&configured.name);
         tracing::info!(destination = %configured.name, cursor, backlog = queue.backlog(cursor), "destination resumes");
@@ -243,9 +254,14 @@ fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, destination::
             DestinationKind::Mqtt(_) => "mqtt",
             DestinationKind::Log(_) => "log",
         };
-        Ok(Pump::new(queue.clone(), &configured.name, kind, &config.routes, built))
+        Pump::new(queue.clone(), &configured.name, kind, &config.routes, built)
     };
-    config.destinations.iter().map(make).collect()
+    Ok(config
+        .destinations
+        .iter()
+        .zip(built.into_iter().flatten())
+        .map(make)
+        .collect())
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -5,6 +5,7 @@
 mod daemon;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -79,6 +80,72 @@ fn exit_codes_tell_what_kind_of_failure_it_was() {
 }
 
 #[test]
+fn run_tells_all_that_is_wrong_with_files_and_destinations_and_counts_it_as_configuration() {
+    let daemon = Daemon::new(1, "", LOG);
+    let config = daemon.path("config.toml");
+    let run = || {
+        let output = waystation(&["run", "--config", config.to_str().unwrap()]);
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let right = fs::read_to_string(&config).unwrap();
+    let wrong = right
+        .replace("server.pem", "none.pem")
+        .replace("server.key", "none.key")
+        .replace("vehicle-ca.pem", "none-ca.pem");
+    fs::write(&config, wrong).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, Some(78), "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    for (line, key) in lines.iter().zip(["certificate", "private_key", "vehicle_ca"]) {
+        assert!(
+            line.starts_with(&format!("waystation: listener.{key}: cannot read ")),
+            "{said}"
+        );
+    }
+    let broker = |name| {
+        format!("[destinations.{name}]\ntype = \"mqtt\"\nurl = \"mqtts://h\"\ntopic_base = \"t\"\nca = \"no.pem\"\n")
+    };
+    fs::write(&config, format!("{right}\n{}{}", broker("one"), broker("two"))).unwrap();
+    let (code, said) = run();
+    assert_eq!(code, Some(78), "{said}");
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("waystation: ")).collect();
+    assert!(
+        lines.len() == 2 && lines[0].contains("\"one\"") && lines[1].contains("\"two\""),
+        "{said}"
+    );
+}
+
+#[test]
+fn run_says_what_check_says_of_a_queue_or_a_port_that_it_cannot_have() {
+    let daemon = Daemon::new(1, "", LOG);
+    let config = daemon.path("config.toml");
+    let says = |command: &str| {
+        let output = waystation(&[command, "--config", config.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let taken = TcpListener::bind(("127.0.0.1", daemon.port)).unwrap();
+    let port = format!(
+        "listener.bind: cannot listen on 127.0.0.1:{0}: Address already in use (os error 98); another process has it: `ss -ltnp 'sport = :{0}'` shows which; stop that, or write another port\n",
+        daemon.port
+    );
+    fs::write(daemon.path("queue"), "a file").unwrap();
+    let queue = format!(
+        "queue.path: {} is not a directory; name another, or move that file away\n",
+        daemon.path("queue").display()
+    );
+    assert!(says("run").contains(&port), "{}", says("run"));
+    let checked = says("check");
+    assert!(checked.contains(&port) && checked.contains(&queue), "{checked}");
+    drop(taken);
+    assert!(says("run").contains(&queue), "{}", says("run"));
+}
+
+#[test]
 fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     let mut daemon = Daemon::new(1, "", LOG);
     let config = daemon.path("config.toml");
@@ -99,12 +166,10 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
 
     daemon.start();
     let running = check();
-    assert_eq!(running.status.code(), Some(1));
-    assert!(
-        lines(&running).contains("✗ listener.bind") && lines(&running).contains("✗ admin.bind"),
-        "{}",
-        lines(&running)
-    );
+    assert_eq!(running.status.code(), Some(0), "{}", lines(&running));
+    for note in ["queue.path", "listener.bind", "admin.bind"] {
+        assert!(lines(&running).contains(&format!("· {note}")), "{}", lines(&running));
+    }
     daemon.terminate();
 
     let expired = rcgen::KeyPair::generate().unwrap();
@@ -116,8 +181,10 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     let outdated = check();
     assert_eq!(outdated.status.code(), Some(1));
     assert_eq!(lines(&outdated).matches('✗').count(), 1, "{}", lines(&outdated));
+    let line = format!("✗ listener.certificate: {}", daemon.path("server.pem").display());
+    assert!(lines(&outdated).contains(&line), "{}", lines(&outdated));
     assert!(
-        lines(&outdated).contains("expired on 2021-01-01"),
+        lines(&outdated).contains("expired on 2021-01-01 (valid from 2020-01-01)"),
         "{}",
         lines(&outdated)
     );
@@ -125,7 +192,11 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     fs::copy(daemon.path("vehicles/5YJ3E1EA7KF000001.key"), daemon.path("server.key")).unwrap();
     let other_key = check();
     assert_eq!(other_key.status.code(), Some(1));
-    assert_eq!(lines(&other_key).matches('✗').count(), 1, "{}", lines(&other_key));
+    assert!(
+        lines(&other_key).contains("✗ listener.private_key"),
+        "{}",
+        lines(&other_key)
+    );
     fs::remove_file(daemon.path("server.pem")).unwrap();
     assert!(lines(&check()).contains("server.pem"));
     fs::remove_dir_all(daemon.path("queue")).unwrap();

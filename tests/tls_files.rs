@@ -68,19 +68,21 @@ fn certificates_that_cannot_be_authorities_are_named_and_left_out() {
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     assert_eq!(
         warnings[0],
-        "vehicle-ca.pem: the certificate CN=5YJ3E1EA7KF000001 is not used: it is not an authority's (no CA:TRUE in its basic constraints)"
+        "listener.vehicle_ca: vehicle-ca.pem: the certificate CN=5YJ3E1EA7KF000001 is not used: it is not an authority's (no CA:TRUE in its basic constraints)"
     );
     assert_eq!(
         warnings[1],
-        "vehicle-ca.pem: the certificate CN=Servers Only, O=Test is not used: its extended key usage does not allow client certificates"
+        "listener.vehicle_ca: vehicle-ca.pem: the certificate CN=Servers Only, O=Test is not used: its extended key usage does not allow client certificates"
     );
     assert!(
-        warnings[2].starts_with("vehicle-ca.pem: the certificate number 3 is not used: it cannot be read"),
+        warnings[2].starts_with(
+            "listener.vehicle_ca: vehicle-ca.pem: the certificate number 3 is not used: it cannot be read"
+        ),
         "{warnings:?}"
     );
     let refused = Gateway::new(&leaf).refused();
     assert!(
-        refused.starts_with("no certificate in vehicle-ca.pem can verify vehicles: "),
+        refused.starts_with("listener.vehicle_ca: no certificate in vehicle-ca.pem can verify vehicles; "),
         "{refused}"
     );
 }
@@ -130,22 +132,22 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
     gateway.config.private_key = dir.join("other.key");
     assert_eq!(
         gateway.refused(),
-        "the private key in other.key does not belong to the first certificate in server.pem; name a matching pair, the server's own certificate first and its chain after it"
+        "listener.private_key: the private key in other.key does not belong to the first certificate in server.pem; name a matching pair, the server's own certificate first and its chain after it"
     );
     gateway.config.private_key = dir.join("none.key");
     assert_eq!(
         gateway.refused(),
-        "cannot read none.key: No such file or directory (os error 2)"
+        "listener.private_key: cannot read none.key: No such file or directory (os error 2); put the file there, or name the one that there is"
     );
     gateway.config.private_key = dir.join("empty");
     assert_eq!(
         gateway.refused(),
-        "empty holds no usable private key: there is none in it; a PKCS#8, SEC1 or PKCS#1 key in PEM form is needed"
+        "listener.private_key: empty holds no usable private key: there is none in it; a PKCS#8, SEC1 or PKCS#1 key in PEM form is needed"
     );
     gateway.config.private_key = dir.join("locked.key");
     assert_eq!(
         gateway.refused(),
-        "locked.key holds no usable private key: it is encrypted, and nobody is there to be asked for its passphrase; decrypt it with openssl pkey"
+        "listener.private_key: locked.key holds no usable private key: it is encrypted, and nobody is there to be asked for its passphrase; decrypt it with openssl pkey"
     );
 
     gateway.config = Listener {
@@ -154,14 +156,16 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
     };
     assert_eq!(
         gateway.refused(),
-        "empty holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\""
+        "listener.certificate: empty holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\""
     );
     gateway.config = Listener {
         certificate: dir.join("cut.pem"),
         ..good.clone()
     };
     assert!(
-        gateway.refused().starts_with("cut.pem is not valid PEM: "),
+        gateway
+            .refused()
+            .starts_with("listener.certificate: cut.pem is not valid PEM: "),
         "{}",
         gateway.refused()
     );
@@ -171,7 +175,7 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
     };
     assert_eq!(
         gateway.refused(),
-        "empty holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\""
+        "listener.vehicle_ca: empty holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\""
     );
 }
 
@@ -192,18 +196,73 @@ fn what_vehicles_may_object_to_in_the_servers_certificate_is_a_warning() {
     assert_eq!(
         write(&params, ""),
         [
-            "server.pem: holds only the server's certificate; unless CN=Server CA, O=Test is a root that vehicles know, add the certificates of its chain"
+            "listener.certificate: server.pem: holds only the server's certificate; unless CN=Server CA, O=Test is a root that vehicles know, add the certificates of its chain"
         ]
     );
     assert_eq!(
         write(&params, &stranger),
         [
-            "server.pem: the certificate of CN=5YJ3E1EA7KF000001 is followed by that of CN=Other CA, O=Test, and should be by that of its issuer CN=Server CA, O=Test"
+            "listener.certificate: server.pem: the certificate of CN=5YJ3E1EA7KF000001 is followed by that of CN=Other CA, O=Test, and should be by that of its issuer CN=Server CA, O=Test"
         ]
     );
     params.not_before = date_time_ymd(2090, 1, 1);
-    assert!(write(&params, &chain)[0].contains("CN=5YJ3E1EA7KF000001 is not valid before 2090-01-01"));
+    assert_eq!(write(&params, &chain), Vec::<String>::new());
+    assert!(gateway.outdated()[0].contains("CN=5YJ3E1EA7KF000001 is not valid before 2090-01-01"));
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2021, 1, 1);
-    assert!(write(&params, &chain)[0].contains("CN=5YJ3E1EA7KF000001 expired on 2021-01-01"));
+    assert_eq!(write(&params, &chain), Vec::<String>::new());
+    assert_eq!(
+        gateway.outdated(),
+        [
+            "listener.certificate: server.pem: the certificate of CN=5YJ3E1EA7KF000001 expired on 2021-01-01 (valid from 2020-01-01); no vehicle will connect; renew it, or set this machine's clock"
+        ]
+    );
+}
+
+#[test]
+fn authorities_that_have_all_expired_let_no_vehicle_in_and_some_are_a_warning() {
+    let mut params = authority_params("Old CA");
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2021, 1, 1);
+    let old = authority_with(params, &PKCS_ECDSA_P256_SHA256);
+    let some = Gateway::trusting(&[&old, &authority("New CA")]);
+    assert_eq!(some.outdated(), Vec::<String>::new());
+    let named = "listener.vehicle_ca: vehicle-ca.pem: the authority CN=Old CA, O=Test expired on 2021-01-01 (valid from 2020-01-01)";
+    assert!(some.warnings()[0].starts_with(named), "{:?}", some.warnings());
+    let all = Gateway::trusting(&[&old]);
+    assert!(all.warnings()[0].starts_with(named), "{:?}", all.warnings());
+    assert!(
+        all.outdated()[0].starts_with("listener.vehicle_ca: no authority in vehicle-ca.pem is valid now"),
+        "{:?}",
+        all.outdated()
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_with_the_files_is_told_at_once_by_key() {
+    let mut gateway = Gateway::trusting(&[&authority("TeslaMotors")]);
+    let dir = gateway.dir.path().to_owned();
+    fs::write(dir.join("private.pem"), "-----BEGIN EC PRIVATE KEY-----\n").unwrap();
+    gateway.config.certificate = dir.join("none.pem");
+    gateway.config.private_key = dir.join("none.key");
+    gateway.config.vehicle_ca.insert(0, dir.join("none-1.pem"));
+    gateway.config.vehicle_ca.push(dir.join("none-2.pem"));
+    gateway.config.public_key = Some(dir.join("private.pem"));
+    let missing = |key, name| {
+        format!(
+            "listener.{key}: cannot read {name}: No such file or directory (os error 2); put the file there, or name the one that there is"
+        )
+    };
+    let refused = gateway.refused();
+    let told: Vec<&str> = refused.lines().collect();
+    assert_eq!(
+        told,
+        [
+            &missing("certificate", "none.pem"),
+            &missing("private_key", "none.key"),
+            &missing("vehicle_ca", "none-1.pem"),
+            &missing("vehicle_ca", "none-2.pem"),
+            "listener.public_key: private.pem holds no \"-----BEGIN PUBLIC KEY-----\"; `openssl ec -in private.pem -pubout` writes one",
+        ]
+    );
 }

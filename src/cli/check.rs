@@ -1,6 +1,5 @@
 //! `waystation check`: everything that would keep the gateway from running, before it does. Changes nothing.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -8,8 +7,10 @@ use std::path::Path;
 use super::run::ConfigArgs;
 use crate::config::{self, Config, ConfigError, DestinationKind};
 use crate::destination;
+use crate::gateway::StartError;
 use crate::listener::tls;
-use crate::system::logging;
+use crate::queue::Queue;
+use crate::system::{access, logging};
 
 /// What is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,10 @@ struct Findings {
 impl Findings {
     fn good(&self, what: &str) {
         println!("✓ {what}");
+    }
+
+    fn note(&self, what: &str) {
+        println!("· {what}");
     }
 
     fn warn(&self, what: &str) {
@@ -54,15 +59,11 @@ pub fn run(args: &ConfigArgs) -> Result<(), CheckError> {
         findings.bad(&error.to_string());
     }
     certificates(&config, &mut findings);
-    directories(&config, &mut findings);
-    port("listener.bind", config.listener.bind, &mut findings);
+    let running = queue(&config.queue.path, &mut findings);
+    log_files(&config, &mut findings);
+    port("listener.bind", config.listener.bind, running, &mut findings);
     if let Some(address) = config.admin {
-        match address == config.listener.bind {
-            true => findings.bad(&format!(
-                "admin.bind: {address} is listener.bind too; choose another port"
-            )),
-            false => port("admin.bind", address, &mut findings),
-        }
+        port("admin.bind", address, running, &mut findings);
     }
     for configured in &config.destinations {
         match destination::build(configured, "check") {
@@ -79,32 +80,34 @@ pub fn run(args: &ConfigArgs) -> Result<(), CheckError> {
 fn certificates(config: &Config, findings: &mut Findings) {
     match tls::load(&config.listener) {
         Ok(loaded) => {
-            for warning in loaded
-                .warnings
-                .iter()
-                .filter(|warning| !loaded.outdated.contains(warning))
-            {
-                findings.warn(warning);
-            }
             loaded.outdated.iter().for_each(|outdated| findings.bad(outdated));
-            findings.good("certificate, private key and vehicle authorities fit together");
+            loaded.good.iter().for_each(|good| findings.good(good));
+            loaded.warnings.iter().for_each(|warning| findings.warn(warning));
         }
-        Err(error) => findings.bad(&error.to_string()),
-    }
-    if let Some(path) = &config.listener.public_key {
-        match fs::read_to_string(path) {
-            Ok(text) if text.contains("-----BEGIN PUBLIC KEY-----") => findings.good("public key"),
-            Ok(_) => findings.bad(&format!(
-                "listener.public_key: {} has no \"-----BEGIN PUBLIC KEY-----\"; `openssl ec -in private.pem -pubout` writes one",
-                path.display()
-            )),
-            Err(error) => findings.bad(&format!("listener.public_key: cannot read {}: {error}", path.display())),
-        }
+        Err(error) => error.to_string().lines().for_each(|fault| findings.bad(fault)),
     }
 }
 
-fn directories(config: &Config, findings: &mut Findings) {
-    writable("queue.path", &config.queue.path, findings);
+/// Whether a running gateway has the queue.
+fn queue(path: &Path, findings: &mut Findings) -> bool {
+    let in_use = Queue::in_use(path).unwrap_or_else(|error| {
+        findings.bad(&format!(
+            "queue.path: {error}; make all of {} the service user's",
+            path.display()
+        ));
+        false
+    });
+    match in_use {
+        true => findings.note(&format!(
+            "queue.path: {} is in use by a running gateway",
+            path.display()
+        )),
+        false => directory("queue.path", path, findings),
+    }
+    in_use
+}
+
+fn log_files(config: &Config, findings: &mut Findings) {
     for destination in &config.destinations {
         if let DestinationKind::Log(config::Log { path: Some(path) }) = &destination.kind {
             let folder = path
@@ -112,8 +115,8 @@ fn directories(config: &Config, findings: &mut Findings) {
                 .filter(|folder| !folder.as_os_str().is_empty())
                 .unwrap_or(Path::new("."));
             let key = format!("destinations.{}.path", destination.name);
-            match folder.is_dir() {
-                true => writable(&key, folder, findings),
+            match folder.exists() {
+                true => directory(&key, folder, findings),
                 false => findings.bad(&format!(
                     "{key}: the directory {} does not exist; make it",
                     folder.display()
@@ -123,36 +126,19 @@ fn directories(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Whether files can be made in a directory, or in the nearest one above it that exists.
-fn writable(key: &str, path: &Path, findings: &mut Findings) {
-    let existing = path
-        .ancestors()
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(Path::new("/"));
-    if !existing.is_dir() {
-        findings.bad(&format!("{key}: {} is not a directory", existing.display()));
-        return;
-    }
-    match tempfile::tempfile_in(existing) {
-        Ok(_) => findings.good(&format!("{key}: {} can be written", path.display())),
-        Err(error) => findings.bad(&format!(
-            "{key}: cannot write in {}: {error}; make it the service user's, or choose another",
-            existing.display()
-        )),
+fn directory(key: &str, path: &Path, findings: &mut Findings) {
+    match access::writable(path) {
+        Ok(()) => findings.good(&format!("{key}: {} can be written", path.display())),
+        Err(why) => findings.bad(&format!("{key}: {why}")),
     }
 }
 
-fn port(key: &str, address: SocketAddr, findings: &mut Findings) {
+fn port(key: &'static str, address: SocketAddr, running: bool, findings: &mut Findings) {
     match TcpListener::bind(address) {
         Ok(_) => findings.good(&format!("{key}: {address} is free")),
-        Err(error) => {
-            let advice = match error.kind() {
-                ErrorKind::AddrInUse => "another process has it; is waystation running already?",
-                ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-                ErrorKind::AddrNotAvailable => "no interface of this machine has this address",
-                _ => "choose another address",
-            };
-            findings.bad(&format!("{key}: cannot listen on {address}: {error}; {advice}"));
-        }
+        Err(error) if running && error.kind() == ErrorKind::AddrInUse => findings.note(&format!(
+            "{key}: {address} is in use, by the running gateway if it has this configuration"
+        )),
+        Err(source) => findings.bad(&StartError::Bind { key, address, source }.to_string()),
     }
 }

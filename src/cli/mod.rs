@@ -46,7 +46,10 @@ const EXIT_CONFIG: u8 = 78;
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let failed = |error: &dyn std::fmt::Display, code: u8| {
-        eprintln!("waystation: {error}");
+        error
+            .to_string()
+            .lines()
+            .for_each(|line| eprintln!("waystation: {line}"));
         ExitCode::from(code)
     };
     match Arguments::parse().command {
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
             Err(error @ (run::DaemonError::Config(_) | run::DaemonError::Logging(LoggingError::Filter(_)))) => {
                 failed(&error, EXIT_CONFIG)
             }
+            Err(run::DaemonError::Start(error)) if error.is_configuration() => failed(&error, EXIT_CONFIG),
             Err(error) => failed(&error, 1),
         },
         Command::Check(args) => match check::run(&args) {

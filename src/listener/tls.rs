@@ -1,20 +1,22 @@
-//! The TLS that vehicles meet: the gateway's own certificate, and who signs theirs.
+//! The TLS that vehicles meet: the gateway's own certificate, and who signs theirs. All files of `[listener]` are read
+//! here, and everything that is wrong with them is told at once.
 //!
 //! Invariants: a client that sends no certificate completes the handshake without an identity; one that sends a
 //! certificate completes it only if that chains, at that moment, to an authority of the bundles that is itself valid.
 //! Sessions are never resumed, because a resumed one would be let in without looking at its certificate again.
 
 use std::fmt;
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{InconsistentKeys, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -22,14 +24,24 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 use super::verifier::{Anchor, UnusableAnchor, VehicleVerifier};
 use crate::config;
 
-/// The server's TLS, ready to accept with.
+const CERTIFICATE: &str = "listener.certificate";
+const PRIVATE_KEY: &str = "listener.private_key";
+const VEHICLE_CA: &str = "listener.vehicle_ca";
+const PUBLIC_KEY: &str = "listener.public_key";
+
+/// The server's TLS, ready to accept with. What is said about the files names their configuration keys.
 #[derive(Clone)]
 pub struct Loaded {
     /// What `tokio_rustls::TlsAcceptor` takes.
     pub server: Arc<ServerConfig>,
+    /// The content of `listener.public_key`.
+    pub public_key: Option<Bytes>,
+    /// What is in order, one sentence each.
+    pub good: Vec<String>,
     /// What works but should be looked at, one sentence each: an expired authority, a certificate without its chain.
     pub warnings: Vec<String>,
-    /// Those of the warnings that mean that no vehicle will connect: the server's certificate is not valid now.
+    /// What means that no vehicle will connect now: a certificate, or all authorities, outside their validity. It
+    /// keeps nothing from starting, because the clock may be what is wrong.
     pub outdated: Vec<String>,
 }
 
@@ -37,6 +49,7 @@ impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded")
             .field("warnings", &self.warnings)
+            .field("outdated", &self.outdated)
             .finish_non_exhaustive()
     }
 }
@@ -44,76 +57,39 @@ impl fmt::Debug for Loaded {
 /// Why the listener's TLS cannot be set up.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file is damaged.
-    #[error("{} is not valid PEM: {reason}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file holds no certificate.
-    #[error("{} holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\"", path.display())]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The server certificate cannot be used.
-    #[error("the first certificate in {} cannot be used: {reason}", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A file holds no private key that can be used.
-    #[error("{} holds no usable private key: {reason}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The private key is another certificate's.
-    #[error(
-        "the private key in {} does not belong to the first certificate in {}; name a matching pair, the server's own \
-         certificate first and its chain after it",
-        key.display(), certificate.display()
-    )]
-    KeyMismatch {
-        /// The file of the certificate.
-        certificate: PathBuf,
-        /// The file of the key.
-        key: PathBuf,
-    },
-    /// No authority is left to verify vehicles with.
-    #[error("no certificate in {files} can verify vehicles: {reasons}")]
-    NoAuthority {
-        /// The files.
-        files: String,
-        /// What is wrong with each certificate.
-        reasons: String,
-    },
+    /// The files: one line for each thing that is wrong. Never empty.
+    #[error("{}", .0.join("\n"))]
+    Files(Vec<String>),
     /// The TLS library refuses the configuration.
     #[error("cannot set up TLS: {0}")]
     Library(#[from] rustls::Error),
 }
 
-/// Reads certificate, key and vehicle authorities from the files that the configuration names.
+#[derive(Default)]
+struct Findings {
+    good: Vec<String>,
+    warnings: Vec<String>,
+    outdated: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Findings {
+    /// Notes a fault, so that reading can go on with the next file.
+    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
+        result.map_err(|fault| self.faults.push(fault)).ok()
+    }
+}
+
+/// Reads certificate, key, vehicle authorities and public key from the files that the configuration names.
 pub fn load(config: &config::Listener) -> Result<Loaded, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut warnings = Vec::new();
-    let mut outdated = Vec::new();
-    let key = server_key(config, &provider, &mut outdated, &mut warnings)?;
-    let verifier = vehicle_verifier(&config.vehicle_ca, &provider, &mut warnings)?;
+    let mut findings = Findings::default();
+    let key = server_key(config, &provider, &mut findings);
+    let verifier = vehicle_verifier(&config.vehicle_ca, &provider, &mut findings);
+    let public_key = config.public_key.as_deref().map(|path| public_key(path, &mut findings));
+    let (Some(key), Some(verifier), [], public_key) = (key, verifier, &*findings.faults, public_key.flatten()) else {
+        return Err(TlsError::Files([findings.faults, findings.outdated].concat()));
+    };
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -123,96 +99,95 @@ pub fn load(config: &config::Listener) -> Result<Loaded, TlsError> {
     server.send_tls13_tickets = 0;
     Ok(Loaded {
         server: Arc::new(server),
-        warnings: [outdated.clone(), warnings].concat(),
-        outdated,
+        public_key,
+        good: findings.good,
+        warnings: findings.warnings,
+        outdated: findings.outdated,
     })
 }
 
-fn server_key(
-    config: &config::Listener,
-    provider: &CryptoProvider,
-    outdated: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Result<CertifiedKey, TlsError> {
-    let path = &config.certificate;
-    let chain = certificates(path)?;
-    let key_path = &config.private_key;
-    let pem = read(key_path)?;
-    let bad_key = |reason: String| TlsError::Key {
-        path: key_path.clone(),
-        reason,
+fn server_key(config: &config::Listener, provider: &CryptoProvider, findings: &mut Findings) -> Option<CertifiedKey> {
+    let path = config.certificate.display();
+    let chain = findings.keep(certificates(CERTIFICATE, &config.certificate));
+    let chain = chain.filter(|chain| {
+        let looked_at = look_at_chain(&config.certificate, chain, findings);
+        findings.keep(looked_at).is_some()
+    });
+    let key = findings.keep(private_key(&config.private_key, provider));
+    let certified = CertifiedKey::new(chain?, key?);
+    let key_path = config.private_key.display();
+    let fits = match certified.keys_match() {
+        Ok(()) => {
+            let good = format!("{PRIVATE_KEY}: {key_path} is the key of the certificate in {path}");
+            findings.good.push(good);
+            Ok(())
+        }
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(format!(
+            "{PRIVATE_KEY}: the private key in {key_path} does not belong to the first certificate in {path}; name a \
+             matching pair, the server's own certificate first and its chain after it"
+        )),
+        Err(error) => Err(unusable_certificate(&config.certificate, error)),
+    };
+    findings.keep(fits).map(|()| certified)
+}
+
+fn private_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn SigningKey>, String> {
+    let pem = read(PRIVATE_KEY, path)?;
+    let bad = |reason: &dyn fmt::Display| {
+        format!(
+            "{PRIVATE_KEY}: {} holds no usable private key: {reason}",
+            path.display()
+        )
     };
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound if pem.windows(9).any(|word| word == b"ENCRYPTED") => bad_key(
-            "it is encrypted, and nobody is there to be asked for its passphrase; decrypt it with openssl pkey"
-                .to_owned(),
-        ),
+        rustls::pki_types::pem::Error::NoItemsFound if pem.windows(9).any(|word| word == b"ENCRYPTED") => {
+            bad(&"it is encrypted, and nobody is there to be asked for its passphrase; decrypt it with openssl pkey")
+        }
         rustls::pki_types::pem::Error::NoItemsFound => {
-            bad_key("there is none in it; a PKCS#8, SEC1 or PKCS#1 key in PEM form is needed".to_owned())
+            bad(&"there is none in it; a PKCS#8, SEC1 or PKCS#1 key in PEM form is needed")
         }
-        error => bad_key(error.to_string()),
+        error => bad(&error),
     })?;
-    let key = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|error| bad_key(error.to_string()))?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            return Err(TlsError::KeyMismatch {
-                certificate: path.clone(),
-                key: key_path.clone(),
-            });
-        }
-        Err(error) => {
-            return Err(TlsError::Certificate {
-                path: path.clone(),
-                reason: error.to_string(),
-            });
-        }
-    }
-    look_at_chain(path, &certified.cert, outdated, warnings)?;
-    Ok(certified)
+    provider.key_provider.load_private_key(key).map_err(|error| bad(&error))
+}
+
+fn unusable_certificate(path: &Path, reason: impl fmt::Display) -> String {
+    format!(
+        "{CERTIFICATE}: the certificates in {} cannot be used: {reason}; have them issued again",
+        path.display()
+    )
 }
 
 /// What vehicles may object to in the server's certificate and chain.
-fn look_at_chain(
-    path: &Path,
-    chain: &[CertificateDer<'_>],
-    outdated: &mut Vec<String>,
-    warnings: &mut Vec<String>,
-) -> Result<(), TlsError> {
-    let bad = |reason: String| TlsError::Certificate {
-        path: path.to_owned(),
-        reason,
-    };
+fn look_at_chain(path: &Path, chain: &[CertificateDer<'_>], findings: &mut Findings) -> Result<(), String> {
     let chain: Vec<X509Certificate<'_>> = chain
         .iter()
         .map(|der| X509Certificate::from_der(der).map(|(_, certificate)| certificate))
         .collect::<Result<_, _>>()
-        .map_err(|error| bad(error.to_string()))?;
-    let shown = path.display();
-    let now = now();
-    for certificate in &chain {
-        let (subject, validity) = (certificate.subject(), certificate.validity());
-        if now > validity.not_after.timestamp() {
-            outdated.push(format!(
-                "{shown}: the certificate of {subject} expired on {}; vehicles will not connect",
-                date(validity.not_after)
-            ));
-        } else if now < validity.not_before.timestamp() {
-            outdated.push(format!(
-                "{shown}: the certificate of {subject} is not valid before {}; vehicles will not connect, or this \
-                 machine's clock is wrong",
-                date(validity.not_before)
-            ));
-        }
+        .map_err(|error| unusable_certificate(path, error))?;
+    let shown = format!("{CERTIFICATE}: {}", path.display());
+    let outdated: Vec<String> = chain
+        .iter()
+        .filter_map(|certificate| {
+            let validity = certificate.validity();
+            let why = outside(validity.not_before, validity.not_after)?;
+            let subject = certificate.subject();
+            Some(format!(
+                "{shown}: the certificate of {subject} {why}; no vehicle will connect; renew it, or set this machine's clock"
+            ))
+        })
+        .collect();
+    if let ([leaf, ..], true) = (chain.as_slice(), outdated.is_empty()) {
+        let validity = leaf.validity();
+        let (from, to) = (date(validity.not_before), date(validity.not_after));
+        findings.good.push(format!("{shown} is valid from {from} to {to}"));
     }
+    findings.outdated.extend(outdated);
     if let [leaf] = chain.as_slice()
         && leaf.issuer().as_raw() != leaf.subject().as_raw()
     {
-        warnings.push(format!(
+        findings.warnings.push(format!(
             "{shown}: holds only the server's certificate; unless {} is a root that vehicles know, add the certificates \
              of its chain",
             leaf.issuer()
@@ -220,7 +195,7 @@ fn look_at_chain(
     }
     for pair in chain.windows(2) {
         if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {
-            warnings.push(format!(
+            findings.warnings.push(format!(
                 "{shown}: the certificate of {} is followed by that of {}, and should be by that of its issuer {}",
                 pair[0].subject(),
                 pair[1].subject(),
@@ -231,31 +206,26 @@ fn look_at_chain(
     Ok(())
 }
 
-fn vehicle_verifier(
-    paths: &[PathBuf],
-    provider: &CryptoProvider,
-    warnings: &mut Vec<String>,
-) -> Result<VehicleVerifier, TlsError> {
-    let now = now();
+fn vehicle_verifier(paths: &[PathBuf], provider: &CryptoProvider, findings: &mut Findings) -> Option<VehicleVerifier> {
     let mut anchors = Vec::new();
     let mut unusable = Vec::new();
+    let mut outside_validity = 0;
+    let mut readable = true;
     for path in paths {
-        for (index, der) in certificates(path)?.iter().enumerate() {
-            let shown = path.display();
+        let Some(certificates) = findings.keep(certificates(VEHICLE_CA, path)) else {
+            readable = false;
+            continue;
+        };
+        for (index, der) in certificates.iter().enumerate() {
+            let shown = format!("{VEHICLE_CA}: {}", path.display());
             match Anchor::new(der) {
                 Ok(anchor) => {
                     let (not_before, not_after) = anchor.validity();
-                    if now > not_after.timestamp() {
-                        warnings.push(format!(
-                            "{shown}: the authority {} expired on {}; no vehicle can be verified by it",
-                            anchor.subject(),
-                            date(not_after)
-                        ));
-                    } else if now < not_before.timestamp() {
-                        warnings.push(format!(
-                            "{shown}: the authority {} is not valid before {}; until then no vehicle can be verified by it",
-                            anchor.subject(),
-                            date(not_before)
+                    if let Some(why) = outside(not_before, not_after) {
+                        outside_validity += 1;
+                        findings.warnings.push(format!(
+                            "{shown}: the authority {} {why}; no vehicle can be verified by it; look for a newer one of its name",
+                            anchor.subject()
                         ));
                     }
                     anchors.push(anchor);
@@ -267,38 +237,76 @@ fn vehicle_verifier(
             }
         }
     }
-    if anchors.is_empty() {
-        let files: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(TlsError::NoAuthority {
-            files: files.join(", "),
-            reasons: unusable.join("; "),
-        });
+    let files: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let (files, usable) = (files.join(", "), anchors.len() - outside_validity);
+    match anchors.len() {
+        0 if readable => findings.faults.push(format!(
+            "{VEHICLE_CA}: no certificate in {files} can verify vehicles; name the PEM file of the authorities that sign \
+             theirs: {}",
+            unusable.join("; ")
+        )),
+        0 => {}
+        _ if usable == 0 => findings.outdated.push(format!(
+            "{VEHICLE_CA}: no authority in {files} is valid now, so that no vehicle can connect; put the current \
+             authorities there, or set this machine's clock"
+        )),
+        _ => findings
+            .good
+            .push(format!("{VEHICLE_CA}: authorities that can verify vehicles: {usable}, in {files}")),
     }
-    warnings.append(&mut unusable);
-    Ok(VehicleVerifier::new(
-        anchors,
-        provider.signature_verification_algorithms,
-    ))
+    findings.warnings.append(&mut unusable);
+    (!anchors.is_empty()).then(|| VehicleVerifier::new(anchors, provider.signature_verification_algorithms))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+fn public_key(path: &Path, findings: &mut Findings) -> Option<Bytes> {
+    let pem = findings.keep(read(PUBLIC_KEY, path))?;
+    let shown = format!("{PUBLIC_KEY}: {}", path.display());
+    const BEGIN: &[u8] = b"-----BEGIN PUBLIC KEY-----";
+    let found = pem.windows(BEGIN.len()).any(|word| word == BEGIN);
+    match found {
+        true => findings.good.push(format!("{shown} is a public key")),
+        false => findings.faults.push(format!(
+            "{shown} holds no \"-----BEGIN PUBLIC KEY-----\"; `openssl ec -in private.pem -pubout` writes one"
+        )),
+    }
+    found.then(|| pem.into())
+}
+
+fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = format!("{key}: {}", path.display());
+    let certificates = CertificateDer::pem_slice_iter(&read(key, path)?)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| TlsError::Pem {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| format!("{shown} is not valid PEM: {error}; the file is cut off or damaged, get it again"))?;
     if certificates.is_empty() {
-        return Err(TlsError::NoCertificate { path: path.to_owned() });
+        return Err(format!(
+            "{shown} holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\""
+        ));
     }
     Ok(certificates)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read {
-        path: path.to_owned(),
-        source,
+fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::NotFound => "put the file there, or name the one that there is",
+            ErrorKind::PermissionDenied => "let the user that waystation runs as read it and enter its directories",
+            _ => "name a PEM file",
+        };
+        format!("{key}: cannot read {}: {error}; {advice}", path.display())
     })
+}
+
+/// Why something with this validity is not valid now, if it is not.
+fn outside(not_before: ASN1Time, not_after: ASN1Time) -> Option<String> {
+    let now = now();
+    let (from, to) = (date(not_before), date(not_after));
+    if now > not_after.timestamp() {
+        Some(format!("expired on {to} (valid from {from})"))
+    } else if now < not_before.timestamp() {
+        Some(format!("is not valid before {from} (until {to})"))
+    } else {
+        None
+    }
 }
 
 /// Seconds since the epoch; a clock from before it has every certificate not valid yet.

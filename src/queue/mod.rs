@@ -62,7 +62,7 @@ pub struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("the queue {} is in use by another process; stop it first", .0.display())]
+    #[error("{} is in use by another process; `fuser -v {}` shows which; stop that first", .0.display(), .0.join("lock").display())]
     InUse(PathBuf),
     /// The file system refused.
     #[error(transparent)]
@@ -251,6 +251,11 @@ impl Queue {
                 _lock: lock,
             },
         ))
+    }
+
+    /// Whether a process has the queue in this directory open. For a moment a process that opens it then is refused.
+    pub fn in_use(dir: &Path) -> Result<bool, StorageError> {
+        storage::is_locked(&dir.join("lock"))
     }
 
     /// The queue's identity, part of every record's.

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+
 /// A file operation that failed: what was tried, on which file.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
@@ -80,7 +82,26 @@ pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
         .write(true)
         .open(path)
         .map_err(failed("open", path))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|errno| failed("lock", path)(errno.into()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock", path))?;
     Ok(file)
+}
+
+/// Whether a process holds the lock file. One that is not there is held by nobody.
+pub(crate) fn is_locked(path: &Path) -> Result<bool, StorageError> {
+    match File::options()
+        .write(true)
+        .open(path)
+        .and_then(|file| flock(&file, FlockOperation::NonBlockingLockShared))
+    {
+        Ok(()) => Ok(false),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(true),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
+            _ => Err(failed("open", path)(error)),
+        },
+    }
+}
+
+fn flock(file: &File, operation: FlockOperation) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, operation)?)
 }

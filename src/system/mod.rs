@@ -1,4 +1,5 @@
-//! What the operating system offers a service: the journal, readiness and the watchdog, signals.
+//! What the operating system offers a service: the journal, readiness and the watchdog, signals, and what it refuses.
 
+pub mod access;
 pub mod logging;
 pub mod notify;

@@ -73,18 +73,22 @@ impl Gateway {
 
     /// What loading says when it fails, without the directory.
     pub(crate) fn refused(&self) -> String {
-        self.load()
-            .unwrap_err()
-            .to_string()
-            .replace(&format!("{}/", self.dir.path().display()), "")
+        let refused = self.load().unwrap_err().to_string();
+        self.named(vec![refused]).remove(0)
     }
 
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let warnings = self.load().unwrap().warnings;
-        warnings
-            .iter()
-            .map(|warning| warning.replace(&format!("{}/", self.dir.path().display()), ""))
-            .collect()
+        self.named(self.load().unwrap().warnings)
+    }
+
+    pub(crate) fn outdated(&self) -> Vec<String> {
+        self.named(self.load().unwrap().outdated)
+    }
+
+    /// Without the directory.
+    fn named(&self, said: Vec<String>) -> Vec<String> {
+        let dir = format!("{}/", self.dir.path().display());
+        said.iter().map(|line| line.replace(&dir, "")).collect()
     }
 
     /// Shakes hands, and gives what the server then knows of the client: its chain, if it sent one.
