@@ -408,7 +408,17 @@ fn each_mistake_gives_exactly_its_message() {
         (
             "mqtt://localhost",
             "mqtt://localhost:0",
-            "config.toml:17: destinations.home.url: \"mqtt://localhost:0\" is not an MQTT address; write mqtt://HOST or mqtts://HOST, with :PORT if need be",
+            "config.toml:17: destinations.home.url: \"mqtt://localhost:0\" has the port 0, which is out of range; write one from 1 to 65535",
+        ),
+        (
+            "mqtt://localhost",
+            "mqtt://localhost:99999",
+            "config.toml:17: destinations.home.url: \"mqtt://localhost:99999\" has the port 99999, which is out of range; write one from 1 to 65535",
+        ),
+        (
+            "mqtt://localhost",
+            "mqtt://localhost:http",
+            "config.toml:17: destinations.home.url: \"mqtt://localhost:http\" is not an MQTT address; write mqtt://HOST or mqtts://HOST, with :PORT if need be",
         ),
         (
             "\"telemetry\"",
@@ -622,8 +632,21 @@ fn a_file_that_is_not_toml_says_where() {
         lines[0].starts_with("config.toml:2: not TOML: ") && lines[1].starts_with("config.toml:3: "),
         "{error}"
     );
-    let error = parsed("[queue]\npath = \"x\"\npath = \"y\"\n").unwrap_err().to_string();
-    assert_eq!(error, "config.toml:3: not TOML: duplicate key");
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_named() {
+    for (text, place) in [
+        ("a = 1\na = 2\n", "2: a"),
+        ("[queue]\npath = \"x\"\npath = \"y\"\n", "3: queue.path"),
+        ("[records]\nV = \"a\"\n  \"V\" = \"b\"\n", "3: records.\"V\""),
+        ("[records]\na.b = 1\na . b = 2\n", "3: records.a . b"),
+        ("[records]\nx = { y = 1, y = 2 }\n", "2: y"),
+        ("[destinations.home]\n[ destinations.home ]\n", "2: destinations.home"),
+    ] {
+        let expected = format!("config.toml:{place}: is there twice; remove one of the two");
+        assert_eq!(parsed(text).unwrap_err().to_string(), expected, "{text}");
+    }
 }
 
 #[test]

@@ -257,9 +257,18 @@ fn broker(field: &Field<'_>) -> Option<(String, u16, bool)> {
         }
     };
     let port = match port.strip_prefix(':') {
-        Some(number) => number.parse().ok().filter(|port| *port != 0),
+        Some(number) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let port = number.parse().ok().filter(|port| *port != 0);
+            if port.is_none() {
+                field.refuse(format_args!(
+                    "has the port {number}, which is out of range; write one from 1 to 65535"
+                ));
+                return None;
+            }
+            port
+        }
         None if port.is_empty() => Some(if encrypted { 8883 } else { 1883 }),
-        None => None,
+        _ => None,
     };
     let (Some(host), Some(port)) = (host, port) else {
         field.refuse("is not an MQTT address; write mqtt://HOST or mqtts://HOST, with :PORT if need be");

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -35,13 +35,38 @@ impl<'t> Document<'t> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         let mut lines = BTreeSet::new();
         for error in &errors {
-            let line = self.line_of(error.span().map_or(0, |span| span.start));
+            let span = error.span().unwrap_or_default();
+            let line = self.line_of(span.start);
             // One slip makes the parser stumble several times over the same line.
-            if lines.insert(line) {
-                self.report(line, String::new(), format!("not TOML: {}", error.message()));
+            if !lines.insert(line) {
+                continue;
+            }
+            match error.message() {
+                "duplicate key" => self.report(
+                    line,
+                    self.key_until(span),
+                    "is there twice; remove one of the two".to_owned(),
+                ),
+                message => self.report(line, String::new(), format!("not TOML: {message}")),
             }
         }
         errors.is_empty().then(|| root.into_inner())
+    }
+
+    /// The key that ends with this span, with the table that it is in: for text that did not become a document.
+    fn key_until(&self, span: Range<usize>) -> String {
+        let above = self.text.get(..span.end).unwrap_or_default();
+        let (above, line) = above.rsplit_once('\n').unwrap_or(("", above));
+        let header = |line: &str| line.trim().trim_matches(['[', ']']).trim().to_owned();
+        match line.trim() {
+            line if line.starts_with('[') => header(line),
+            // In an inline table: which one, the line says.
+            line if line.contains('=') => self.text.get(span).unwrap_or_default().to_owned(),
+            key => match above.lines().rev().find(|line| line.trim().starts_with('[')) {
+                Some(table) => format!("{}.{key}", header(table)),
+                None => key.to_owned(),
+            },
+        }
     }
 
     /// The table that holds everything.
