@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::{Daemon, wait_for};
+use waystation::cli::pki::{self, Pki};
 use waystation::cli::simulate::Live;
 
 const LOG: &str = r#"
@@ -65,6 +66,19 @@ fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
 fn exit_codes_tell_what_kind_of_failure_it_was() {
     assert_eq!(waystation(&["--version"]).status.code(), Some(0));
     assert_eq!(waystation(&["no-such-command"]).status.code(), Some(2));
+    for (arguments, fix) in [
+        ("simulate --pki x --connect gateway", "add :PORT"),
+        ("simulate --pki x --vehicles 0", "from 1 on"),
+        ("demo --for 0s", "more than 0"),
+        ("demo --for 5s --outage 10s", "shorter than --for 5s"),
+        ("pki --out x --vin bad/vin", "\"bad/vin\" is not a VIN"),
+        ("pki --out x --name https://gateway", "not a host name"),
+    ] {
+        let output = waystation(&arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(fix), "{said}");
+    }
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
     fs::write(&config, "[listener]\nbind = \"nonsense\"\n").unwrap();
@@ -202,6 +216,42 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     fs::remove_dir_all(daemon.path("queue")).unwrap();
     fs::write(daemon.path("queue"), "a file").unwrap();
     assert!(lines(&check()).contains("✗ queue.path"), "{}", lines(&check()));
+}
+
+#[test]
+fn vehicles_of_another_pki_say_once_that_it_is_not_the_gateways() {
+    let mut daemon = Daemon::new(2, "", LOG);
+    daemon.start();
+    let address = format!("localhost:{}", daemon.port);
+    let other = daemon.path("other");
+    let vins = pki::vins(2);
+    Pki::new(&[]).unwrap().write(&other, &vins).unwrap();
+    let says = || {
+        let pki = other.to_str().unwrap();
+        let output = waystation(&[
+            "simulate",
+            "--pki",
+            pki,
+            "--connect",
+            &address,
+            "--vehicles",
+            "2",
+            "--duration",
+            "500ms",
+        ]);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let foreign = format!(
+        "--pki {} does not belong to this gateway; name the folder that",
+        other.display()
+    );
+    let said = says();
+    assert_eq!(said.matches(&foreign).count(), 1, "{said}");
+    // It trusts the gateway, and is still not let in.
+    fs::copy(daemon.path("server-ca.pem"), other.join("server-ca.pem")).unwrap();
+    let said = says();
+    assert_eq!(said.matches(&foreign).count(), 1, "{said}");
 }
 
 #[test]

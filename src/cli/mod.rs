@@ -6,6 +6,7 @@ pub mod pki;
 pub mod run;
 pub mod sample;
 pub mod simulate;
+mod values;
 pub mod vehicle_tls;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
 
 /// sysexits' EX_CONFIG; systemd's `RestartPreventExitStatus=` can name it.
 const EXIT_CONFIG: u8 = 78;
+/// As clap's, for arguments that do not go together.
+const EXIT_USAGE: u8 = 2;
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
@@ -66,7 +69,11 @@ pub fn main() -> ExitCode {
             Err(check::CheckError::Config(error)) => failed(&error, EXIT_CONFIG),
             Err(error) => failed(&error, 1),
         },
-        Command::Demo(args) => demo::run(args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
+        Command::Demo(args) => match demo::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ demo::DemoError::TooShort { .. }) => failed(&error, EXIT_USAGE),
+            Err(error) => failed(&error, 1),
+        },
         Command::Simulate(args) => simulate::run(args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
         Command::Pki(args) => pki::run(&args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
     }

@@ -18,6 +18,8 @@ use rustls::pki_types::pem::PemObject;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::values;
+
 const ORGANIZATION: &str = "waystation throwaway PKI";
 /// An issuer that stands for cars in the built-in identity table.
 const VEHICLE_CA: &str = "TeslaMotors";
@@ -32,13 +34,13 @@ pub struct PkiArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Name or address of the server, beside localhost, 127.0.0.1 and ::1; may be repeated
-    #[arg(long = "name", value_name = "HOST")]
+    #[arg(long = "name", value_name = "HOST", value_parser = values::server_name)]
     pub names: Vec<String>,
     /// How many vehicles there shall be, with made-up VINs
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub vehicles: usize,
     /// VIN of a vehicle there shall be besides; may be repeated
-    #[arg(long = "vin", value_name = "VIN")]
+    #[arg(long = "vin", value_name = "VIN", value_parser = vin)]
     pub vins: Vec<String>,
 }
 
@@ -63,7 +65,7 @@ pub enum PkiError {
     #[error("{} holds a PKI whose server certificate is made; leave out --name, or name another directory", .0.display())]
     NamesAreFixed(PathBuf),
     /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; the PKI is not whole, name another directory", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -71,7 +73,7 @@ pub enum PkiError {
         source: io::Error,
     },
     /// A file or directory cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}; name a directory that can be written", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -329,6 +331,10 @@ fn name_and_date(params: &mut CertificateParams, name: &str, days: u32) {
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
     params.not_after = (now + DAY * days).into();
+}
+
+fn vin(text: &str) -> Result<String, PkiError> {
+    check_vin(text).map(|()| text.to_owned())
 }
 
 fn check_vin(vin: &str) -> Result<(), PkiError> {

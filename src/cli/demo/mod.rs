@@ -20,6 +20,7 @@ use screen::{Phase, Row, Screen};
 
 use super::pki::{self, Pki, PkiError};
 use super::simulate::{self, Live, Mix, Plan, SimulateError, VehicleTally};
+use super::values;
 use crate::admin::Published;
 use crate::config::{self, ConfigError};
 use crate::gateway::{Gateway, RunError, StartError};
@@ -28,10 +29,10 @@ use crate::gateway::{Gateway, RunError, StartError};
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
     /// How long vehicles send, such as 30s
-    #[arg(long = "for", default_value = "30s", value_parser = simulate::duration)]
+    #[arg(long = "for", default_value = "30s", value_parser = values::some_time)]
     time: Duration,
     /// How long the upstream is away in the middle
-    #[arg(long, default_value = "10s", value_parser = simulate::duration)]
+    #[arg(long, default_value = "10s", value_parser = values::duration)]
     outage: Duration,
     /// Print only the account, as JSON
     #[arg(long)]

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub use tally::{Latencies, Live, Tally, VehicleTally};
 pub use vehicle::Vehicle;
 
+use super::values;
 use super::vehicle_tls::client_config;
 use crate::system::logging;
 
@@ -27,28 +28,28 @@ pub struct SimulateArgs {
     #[arg(long)]
     pki: PathBuf,
     /// Gateway to connect to, host:port
-    #[arg(long, default_value = "localhost:443")]
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:443", value_parser = values::address)]
     connect: String,
     /// How many vehicles; the folder holds a certificate for each
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = values::at_least_one)]
     vehicles: usize,
     /// Records a second of each vehicle; 0: as fast as acks come
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = values::rate)]
     rate: f64,
     /// Stop after this long, such as 30s or 5m; what is not acknowledged is still waited for
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = values::some_time)]
     duration: Option<Duration>,
     /// Stop after this many records of each vehicle
     #[arg(long)]
     records: Option<u64>,
     /// Records that a vehicle may have unacknowledged
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = values::at_least_one)]
     window: usize,
     /// Parts of V, alerts and errors records
     #[arg(long, default_value = "90,5,5", value_parser = mix)]
     mix: Mix,
     /// How long to wait for the last acks
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = values::duration)]
     linger: Duration,
     /// Print the result as JSON
     #[arg(long)]
@@ -75,24 +76,6 @@ fn mix(text: &str) -> Result<Mix, String> {
         0 => Err("one of the three numbers has to be above 0".to_owned()),
         _ => Ok(Mix(parts)),
     }
-}
-
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is not a duration; write 30s, 5m or 1h"))?;
-    let factor = match unit.trim() {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("{text:?} needs a unit: ms, s, m or h")),
-    };
-    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
 }
 
 /// Why vehicles could not be simulated.
@@ -182,7 +165,8 @@ pub fn load_vehicles(dir: &Path, wanted: usize) -> Result<Vec<Vehicle>, Simulate
         let key_path = path.with_extension("key");
         let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|error| failed(&key_path, error.to_string()))?;
         let tls = client_config(&ca, chain(path)?, key).map_err(|error| failed(path, error.to_string()))?;
-        Ok(Vehicle { vin, tls })
+        let pki = dir.to_owned();
+        Ok(Vehicle { vin, tls, pki })
     };
     paths.iter().take(wanted).map(load).collect()
 }
@@ -221,7 +205,7 @@ pub fn run(args: SimulateArgs) -> Result<(), SimulateError> {
         rate: args.rate,
         records: args.records,
         duration: args.duration,
-        window: args.window.max(1),
+        window: args.window,
         mix: args.mix,
         linger: args.linger,
     };
@@ -265,11 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_mixes_are_read_or_explained() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert!(duration("30").is_err_and(|error| error.contains("unit")));
-        assert!(duration("x").is_err());
+    fn mixes_are_read_or_explained() {
         assert_eq!(mix("1, 2,3"), Ok(Mix([1, 2, 3])));
         assert!(mix("0,0,0").is_err() && mix("1,2").is_err() && mix("a,b,c").is_err());
     }

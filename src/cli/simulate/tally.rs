@@ -1,7 +1,9 @@
 //! What simulated vehicles counted: per vehicle, live, and summed up.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Totals that can be watched while the fleet drives.
@@ -10,9 +12,16 @@ pub struct Live {
     connected: AtomicU64,
     sent: AtomicU64,
     acked: AtomicU64,
+    told: Mutex<HashSet<String>>,
 }
 
 impl Live {
+    /// Whether no vehicle has told of this failure before: a whole fleet meets the same one.
+    pub(crate) fn is_news(&self, failure: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(failure.to_owned())
+    }
+
     pub(crate) fn connected(&self, up: bool) {
         match up {
             true => self.connected.fetch_add(1, Ordering::Relaxed),

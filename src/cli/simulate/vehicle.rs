@@ -1,13 +1,15 @@
 //! One simulated vehicle: it connects, sends, keeps what is not acknowledged, and connects again.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription as Alert, CertificateError, ClientConfig, Error as TlsError};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -29,6 +31,8 @@ pub struct Vehicle {
     pub vin: String,
     /// Its side of TLS, with its certificate.
     pub tls: Arc<ClientConfig>,
+    /// The folder that its certificate is from.
+    pub pki: PathBuf,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,7 +82,6 @@ pub(super) async fn drive(
         finished: None,
     };
     let mut wait = FIRST_WAIT;
-    let mut failed = None;
     while !drive.is_over() {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, drive.connect()).await;
         match connected.unwrap_or_else(|_| Err(WsError::Io(std::io::ErrorKind::TimedOut.into()))) {
@@ -93,10 +96,9 @@ pub(super) async fn drive(
                 }
             }
             Err(error) => {
-                let reason = explain(&error);
-                if failed.as_ref() != Some(&reason) {
+                let reason = explain(&error, &drive.vehicle.pki);
+                if drive.live.is_news(&reason) {
                     tracing::warn!(vin = %drive.vehicle.vin, "cannot connect to {}, trying again: {reason}", drive.plan.connect);
-                    failed = Some(reason);
                 }
             }
         }
@@ -112,13 +114,35 @@ pub(super) async fn drive(
     drive.tally
 }
 
-/// The error, with what the gateway says in the body of a refusal.
-fn explain(error: &WsError) -> String {
-    let WsError::Http(response) = error else {
-        return error.to_string();
+/// What went wrong, with what the gateway says in the body of a refusal, or with what to do.
+fn explain(error: &WsError, pki: &Path) -> String {
+    let error = match error {
+        WsError::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            return format!("{error}: {}", String::from_utf8_lossy(body).trim_end());
+        }
+        WsError::Io(error) => error,
+        _ => return error.to_string(),
     };
-    let body = response.body().as_deref().unwrap_or_default();
-    format!("{error}: {}", String::from_utf8_lossy(body).trim_end())
+    let pki = pki.display();
+    let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+        Some(
+            TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
+            | TlsError::AlertReceived(Alert::UnknownCA | Alert::BadCertificate | Alert::DecryptError),
+        ) => format!(
+            "--pki {pki} does not belong to this gateway; name the folder that its listener.certificate and \
+             listener.vehicle_ca are from, or configure it with server.pem, server.key and vehicle-ca.pem of this one"
+        ),
+        Some(TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) => {
+            "name the gateway so in --connect, or make a PKI for this name with `waystation pki --name`".to_owned()
+        }
+        Some(TlsError::InvalidMessage(_)) => "no TLS is spoken there; name listener.bind of the gateway".to_owned(),
+        _ if error.kind() == ErrorKind::ConnectionRefused => {
+            "nothing listens there; start the gateway, or name its listener.bind".to_owned()
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {advice}")
 }
 
 impl Drive {
