@@ -255,6 +255,23 @@ fn vehicles_of_another_pki_say_once_that_it_is_not_the_gateways() {
 }
 
 #[test]
+fn the_last_line_of_the_demo_has_the_figures_of_its_account() {
+    let output = waystation(&["demo", "--for", "2s", "--outage", "1s"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{shown}");
+    let (lines, account) = shown.split_once("\n\n").unwrap();
+    let last = lines.lines().last().unwrap();
+    let after = |text: &str, name: &str| -> u64 {
+        let (_, rest) = text.split_once(name).unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert_eq!(after(last, "sent"), after(account, "sent"), "{shown}");
+    assert_eq!(after(last, "acked"), after(account, "acknowledged"), "{shown}");
+    let read = after(account, "delivered") + after(account, "duplicates");
+    assert_eq!(after(last, "delivered"), read, "{shown}");
+}
+
+#[test]
 fn metrics_have_the_names_that_dashboards_use() {
     let mut daemon = Daemon::new(2, "", LOG);
     daemon.start();

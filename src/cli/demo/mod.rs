@@ -148,12 +148,21 @@ async fn demonstrate(args: &DemoArgs) -> Result<Account, DemoError> {
         live: &live,
         consumer: &consumer,
     };
-    let tallies = stage.play(driving).await?;
+    let mut screen = Screen::new(args.json);
+    let started = Instant::now();
+    let (tallies, last) = stage.play(driving, &mut screen, started).await?;
     stop.cancel();
     running
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    Ok(Account::settle(&tallies, consumer.finish()))
+    let delivered = consumer.finish();
+    // The consumer is a little behind the confirmations that the play ends with.
+    screen.show(&Row {
+        at: started.elapsed(),
+        delivered: delivered.values().map(|numbers| numbers.len() as u64).sum(),
+        ..last
+    });
+    Ok(Account::settle(&tallies, delivered))
 }
 
 /// What the play needs to see and to do.
@@ -166,10 +175,14 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Shows the vehicles driving, takes the upstream away in the middle, and waits until everything has arrived.
-    async fn play(&self, mut driving: JoinHandle<Vec<VehicleTally>>) -> Result<Vec<VehicleTally>, DemoError> {
-        let mut screen = Screen::new(self.args.json);
-        let started = Instant::now();
+    /// Shows the vehicles driving, takes the upstream away in the middle, and waits until everything is confirmed.
+    /// Gives the last row too.
+    async fn play(
+        &self,
+        mut driving: JoinHandle<Vec<VehicleTally>>,
+        screen: &mut Screen,
+        started: Instant,
+    ) -> Result<(Vec<VehicleTally>, Row), DemoError> {
         let away = (self.args.time - self.args.outage) / 2;
         let back = away + self.args.outage;
         let mut phase = Phase::Online;
@@ -203,7 +216,7 @@ impl Stage<'_> {
                 phase = Phase::Drained;
             }
             let (vehicles, sent, acked) = self.live.totals();
-            screen.show(&Row {
+            let row = Row {
                 at,
                 phase,
                 vehicles,
@@ -211,10 +224,11 @@ impl Stage<'_> {
                 acked,
                 backlog,
                 delivered: self.consumer.delivered(),
-            });
+            };
+            screen.show(&row);
             let overdue = drained_by.is_some_and(|by| Instant::now() >= by);
             if let Some(tallies) = tallies.take_if(|_| backlog == 0 || overdue) {
-                return Ok(tallies);
+                return Ok((tallies, row));
             }
         }
     }
