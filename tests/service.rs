@@ -170,12 +170,12 @@ fn check_finds_what_would_keep_it_from_running_and_changes_nothing() {
     assert!(!daemon.path("queue").exists() && !daemon.path("out.jsonl").exists());
 
     let right = fs::read_to_string(&config).unwrap();
-    fs::write(&config, right.replace("out.jsonl", "nowhere/out.jsonl")).unwrap();
-    assert!(
-        lines(&check()).contains("✗ destinations.file.path"),
-        "{}",
-        lines(&check())
-    );
+    for (path, fault) in [("nowhere/out.jsonl", "does not exist"), ("vehicles", "is a directory")] {
+        fs::write(&config, right.replace("out.jsonl", path)).unwrap();
+        let said = lines(&check());
+        let line = said.lines().find(|line| line.starts_with("✗ destinations.file.path"));
+        assert!(line.is_some_and(|line| line.contains(fault)), "{said}");
+    }
     fs::write(&config, &right).unwrap();
 
     daemon.start();

@@ -82,7 +82,8 @@ fn certificates_that_cannot_be_authorities_are_named_and_left_out() {
     );
     let refused = Gateway::new(&leaf).refused();
     assert!(
-        refused.starts_with("listener.vehicle_ca: no certificate in vehicle-ca.pem can verify vehicles; "),
+        refused.starts_with("listener.vehicle_ca: no certificate in vehicle-ca.pem can verify vehicles; ")
+            && refused.contains(": vehicle-ca.pem: the certificate CN=5YJ3E1EA7KF000001 is not used: it is not"),
         "{refused}"
     );
 }
@@ -168,6 +169,16 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
             .starts_with("listener.certificate: cut.pem is not valid PEM: "),
         "{}",
         gateway.refused()
+    );
+    openssl(&dir, "x509 -in server.pem -outform der -out server.der");
+    gateway.config = Listener {
+        certificate: dir.join("server.der"),
+        ..good.clone()
+    };
+    assert!(
+        gateway
+            .refused()
+            .ends_with("; `openssl x509 -inform der` makes one of this file")
     );
     gateway.config = Listener {
         vehicle_ca: vec![dir.join("empty")],

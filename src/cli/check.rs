@@ -116,6 +116,9 @@ fn log_files(config: &Config, findings: &mut Findings) {
                 .unwrap_or(Path::new("."));
             let key = format!("destinations.{}.path", destination.name);
             match folder.exists() {
+                true if path.is_dir() => {
+                    findings.bad(&format!("{key}: {} is a directory; name a file in it", path.display()))
+                }
                 true => directory(&key, folder, findings),
                 false => findings.bad(&format!(
                     "{key}: the directory {} does not exist; make it",

@@ -20,7 +20,7 @@ use crate::system::logging::LoggingError;
 #[command(
     version,
     about,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration."
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration or files."
 )]
 struct Arguments {
     #[command(subcommand)]

@@ -226,7 +226,7 @@ impl<'d> Field<'d> {
     pub(super) fn text(&self) -> Option<&'d str> {
         let text = self.string()?;
         if text.is_empty() {
-            self.refuse("is empty");
+            self.refuse("is empty; write a value, or remove the key");
         }
         Some(text).filter(|text| !text.is_empty())
     }

@@ -217,14 +217,14 @@ fn vehicle_verifier(paths: &[PathBuf], provider: &CryptoProvider, findings: &mut
             continue;
         };
         for (index, der) in certificates.iter().enumerate() {
-            let shown = format!("{VEHICLE_CA}: {}", path.display());
+            let shown = path.display();
             match Anchor::new(der) {
                 Ok(anchor) => {
                     let (not_before, not_after) = anchor.validity();
                     if let Some(why) = outside(not_before, not_after) {
                         outside_validity += 1;
                         findings.warnings.push(format!(
-                            "{shown}: the authority {} {why}; no vehicle can be verified by it; look for a newer one of its name",
+                            "{VEHICLE_CA}: {shown}: the authority {} {why}; no vehicle can be verified by it; add its successor if vehicles need it",
                             anchor.subject()
                         ));
                     }
@@ -254,7 +254,8 @@ fn vehicle_verifier(paths: &[PathBuf], provider: &CryptoProvider, findings: &mut
             .good
             .push(format!("{VEHICLE_CA}: authorities that can verify vehicles: {usable}, in {files}")),
     }
-    findings.warnings.append(&mut unusable);
+    let unusable = unusable.iter().map(|reason| format!("{VEHICLE_CA}: {reason}"));
+    findings.warnings.extend(unusable);
     (!anchors.is_empty()).then(|| VehicleVerifier::new(anchors, provider.signature_verification_algorithms))
 }
 
@@ -274,12 +275,18 @@ fn public_key(path: &Path, findings: &mut Findings) -> Option<Bytes> {
 
 fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = format!("{key}: {}", path.display());
-    let certificates = CertificateDer::pem_slice_iter(&read(key, path)?)
+    let content = read(key, path)?;
+    let certificates = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| format!("{shown} is not valid PEM: {error}; the file is cut off or damaged, get it again"))?;
     if certificates.is_empty() {
+        // A DER certificate is a sequence, and begins so.
+        let advice = match content.first() {
+            Some(0x30) => "; `openssl x509 -inform der` makes one of this file",
+            _ => "",
+        };
         return Err(format!(
-            "{shown} holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\""
+            "{shown} holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\"{advice}"
         ));
     }
     Ok(certificates)
