@@ -38,7 +38,7 @@ const KEPT_PROPERTIES: &[(&[&str], &str)] = &[
     ),
     (
         &["enable.gapless.guarantee"],
-        "the gateway closes gaps itself, by starting again at the first unconfirmed record",
+        "the gateway always keeps it on; without it records could overtake one that is refused",
     ),
     (
         &["delivery.report.only.error", "dr_cb", "dr_msg_cb"],

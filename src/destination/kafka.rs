@@ -1,10 +1,12 @@
 //! Kafka: topic, key, headers and timestamp as the reference server's consumers expect them.
 //!
-//! A record is confirmed by its delivery report. The producer is idempotent with `acks=all` and never gives up by
-//! itself; the first report of a failure ends the session, and dropping the producer purges what it still holds, so no
-//! record overtakes another.
+//! A record is confirmed by its delivery report. The producer is idempotent with `acks=all`, never gives up by itself,
+//! and sends nothing more once a record is refused; the report of that record ends the session, and dropping the
+//! producer purges what it still holds, so no record overtakes another.
 
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rdkafka::ClientContext;
@@ -13,8 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::{Confirmation, Destination, Outcome, Rejected, Sent, Session, SessionError};
+use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
 use crate::record::payload;
@@ -29,6 +32,10 @@ pub struct Kafka {
 /// Records and bytes in flight.
 const WINDOW_RECORDS: usize = 10_000;
 const WINDOW_BYTES: usize = 8 << 20;
+/// After a fatal error librdkafka still reports the records that caused it, at once, and leaves others without a report.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
+/// Different troubles that are told in one outage.
+const TROUBLES: usize = 16;
 
 impl Kafka {
     /// A cluster as configured; the properties are checked by librdkafka itself.
@@ -42,6 +49,8 @@ impl Kafka {
         }
         client.set("enable.idempotence", "true");
         client.set("acks", "all");
+        // Behind a batch that the broker refuses, the next one of the partition would overtake what is innocent in it.
+        client.set("enable.gapless.guarantee", "true");
         // For ever: what is not delivered is kept in the queue, and only the broker's word ends a try.
         client.set("message.timeout.ms", "0");
         // The window above is the bound.
@@ -62,12 +71,12 @@ impl Kafka {
 impl Destination for Kafka {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
-            // Twice: a purge reports every record in flight once more at most.
-            let (reports, confirmations) = mpsc::channel(2 * WINDOW_RECORDS);
+            // A report for every record in flight, and the troubles beside them.
+            let (reports, heard) = mpsc::channel(2 * WINDOW_RECORDS);
             let context = Context {
                 destination: self.name.clone(),
                 reports,
-                last_error: Mutex::default(),
+                outage: Mutex::default(),
             };
             let producer = self
                 .client
@@ -76,7 +85,8 @@ impl Destination for Kafka {
             let session: Box<dyn Session> = Box::new(Producing {
                 namespace: self.namespace.clone(),
                 producer,
-                confirmations,
+                heard,
+                fatal: None,
                 records: 0,
                 bytes: 0,
             });
@@ -88,20 +98,38 @@ impl Destination for Kafka {
 struct Context {
     destination: String,
     reports: mpsc::Sender<Report>,
-    last_error: Mutex<String>,
+    outage: Mutex<Outage>,
 }
 
-struct Report {
-    number: u64,
-    bytes: usize,
-    result: Result<(), KafkaError>,
+enum Report {
+    Delivery {
+        number: u64,
+        bytes: usize,
+        result: Result<(), KafkaError>,
+    },
+    /// The producer is of no more use.
+    Fatal(String),
+    /// No broker can be reached; the producer tries on.
+    Trouble(String),
+}
+
+/// librdkafka repeats itself on every try: what has been said is not said again until the outage is over.
+#[derive(Default)]
+struct Outage {
+    said: BTreeSet<String>,
+    last: String,
+    all_down: bool,
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
+            // `error` below is told the same, and that a property is experimental is this file's business.
+            _ if matches!(facility, "FAIL" | "ERROR" | "FATAL") || message.contains("enable.gapless.guarantee") => {
+                tracing::debug!(target: "librdkafka", destination = %self.destination, facility, "{message}");
+            }
             RDKafkaLogLevel::Debug => {
-                tracing::debug!(target: "librdkafka", destination = %self.destination, facility, "{message}")
+                tracing::debug!(target: "librdkafka", destination = %self.destination, facility, "{message}");
             }
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
                 tracing::info!(target: "librdkafka", destination = %self.destination, facility, "{message}");
@@ -111,16 +139,29 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let message = format!("{error}: {reason}");
-        let mut last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        // librdkafka repeats itself on every try.
-        if *last != message {
-            tracing::warn!(destination = %self.destination, %error, reason, "kafka cannot be reached or has a problem; records stay queued");
-            *last = message;
-        }
+        // Behind it are times and counts that change from try to try.
+        let reason = reason.split(" (after ").next().unwrap_or(reason).to_owned();
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => Report::Fatal(reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                outage.all_down = true;
+                let why = std::mem::take(&mut outage.last);
+                if why.is_empty() {
+                    return;
+                }
+                Report::Trouble(why)
+            }
+            _ => {
+                if outage.said.len() < TROUBLES && outage.said.insert(reason.clone()) {
+                    tracing::info!(destination = %self.destination, "a kafka broker: {reason}");
+                    outage.last = reason;
+                }
+                return;
+            }
+        };
+        // Full or closed only when the session has ended; then nobody asks any more.
+        drop(self.reports.try_send(report));
     }
 }
 
@@ -133,22 +174,29 @@ impl ProducerContext for Context {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.clone()),
         };
-        // Full or closed only when the session has ended; then nobody asks any more.
-        drop(self.reports.try_send(Report { number, bytes, result }));
+        if result.is_ok() {
+            let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+            if outage.all_down {
+                *outage = Outage::default();
+            }
+        }
+        drop(self.reports.try_send(Report::Delivery { number, bytes, result }));
     }
 }
 
 struct Producing {
     namespace: String,
     producer: ThreadedProducer<Context>,
-    confirmations: mpsc::Receiver<Report>,
+    heard: mpsc::Receiver<Report>,
+    /// The fatal error, and until when the last reports are waited for.
+    fatal: Option<(String, Instant)>,
     records: usize,
     bytes: usize,
 }
 
 impl Session for Producing {
     fn has_room(&self) -> bool {
-        self.records < WINDOW_RECORDS && self.bytes < WINDOW_BYTES
+        self.fatal.is_none() && self.records < WINDOW_RECORDS && self.bytes < WINDOW_BYTES
     }
 
     fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
@@ -174,33 +222,49 @@ impl Session for Producing {
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => Err(Rejected::ForGood(
                 format!("{} bytes are more than message.max.bytes allows", value.len()),
             )),
+            // As good as in flight: the session ends when the report that says why has come.
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
+                self.failed("the producer has failed".to_owned());
+                Ok(Sent::default())
+            }
             Err((error, _)) => Err(Rejected::SessionLost(error.to_string())),
         }
     }
 
-    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {
+    fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
-            let mut reports = Vec::new();
-            if self.confirmations.recv_many(&mut reports, WINDOW_RECORDS).await == 0 {
-                return Err(SessionError("the producer has ended".to_owned()));
-            }
-            let mut confirmations = Vec::with_capacity(reports.len());
-            for report in reports {
-                self.records -= 1;
-                self.bytes -= report.bytes;
-                let outcome = match report.result {
-                    Ok(()) => Outcome::Delivered,
-                    Err(error) => match refused(&error) {
-                        Some(reason) => Outcome::Refused(reason),
-                        None => Outcome::Failed(explain(&error)),
-                    },
+            loop {
+                let mut reports = Vec::new();
+                let some = self.heard.recv_many(&mut reports, WINDOW_RECORDS);
+                let heard = match &self.fatal {
+                    None => some.await,
+                    Some((reason, until)) => tokio::time::timeout_at(*until, some)
+                        .await
+                        .map_err(|_| SessionError(reason.clone()))?,
                 };
-                confirmations.push(Confirmation {
-                    number: report.number,
-                    outcome,
-                });
+                if heard == 0 {
+                    return Err(SessionError("the producer has ended".to_owned()));
+                }
+                let mut news = News::default();
+                for report in reports {
+                    match report {
+                        Report::Delivery { number, bytes, result } => {
+                            self.records -= 1;
+                            self.bytes -= bytes;
+                            let outcome = outcome(result);
+                            if outcome == Outcome::Delivered {
+                                news.trouble = None;
+                            }
+                            news.confirmations.push(Confirmation { number, outcome });
+                        }
+                        Report::Trouble(reason) => news.trouble = Some(reason),
+                        Report::Fatal(reason) => self.failed(reason),
+                    }
+                }
+                if !news.confirmations.is_empty() || news.trouble.is_some() {
+                    return Ok(news);
+                }
             }
-            Ok(confirmations)
         })
     }
 
@@ -211,6 +275,12 @@ impl Session for Producing {
                 tracing::warn!(%error, "kafka producer did not end in order");
             }
         })
+    }
+}
+
+impl Producing {
+    fn failed(&mut self, reason: String) {
+        self.fatal.get_or_insert((reason, Instant::now() + LAST_REPORTS));
     }
 }
 
@@ -243,6 +313,16 @@ fn unusable(topic: &str) -> Option<String> {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
     (!legal).then(|| format!("{topic:?} cannot be the name of a Kafka topic"))
+}
+
+fn outcome(result: Result<(), KafkaError>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Delivered,
+        Err(error) => match refused(&error) {
+            Some(reason) => Outcome::Refused(reason),
+            None => Outcome::Failed(explain(&error)),
+        },
+    }
 }
 
 /// Errors that no later try can mend. Everything else is retried for ever: a topic that is missing can be made, a

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Confirmation, Destination, Outcome, Rejected, Sent, Session, SessionError};
+use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
 use crate::record::{json, payload};
@@ -80,7 +80,7 @@ impl Session for Lines {
         Ok(Sent::default())
     }
 
-    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {
+    fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
             if self.writing.is_none() {
                 if self.numbers.is_empty() {
@@ -104,7 +104,7 @@ impl Session for Lines {
                 number,
                 outcome: Outcome::Delivered,
             };
-            Ok(numbers.into_iter().map(delivered).collect())
+            Ok(numbers.into_iter().map(delivered).collect::<Vec<_>>().into())
         })
     }
 

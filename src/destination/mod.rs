@@ -6,7 +6,9 @@
 pub mod kafka;
 pub mod log;
 pub mod mqtt;
+mod mqtt_errors;
 pub mod mqtt_fields;
+mod prompt;
 
 use futures_util::future::BoxFuture;
 
@@ -33,6 +35,24 @@ pub struct Confirmation {
     pub outcome: Outcome,
 }
 
+/// What a session has to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct News {
+    /// Word on records.
+    pub confirmations: Vec<Confirmation>,
+    /// Why nothing arrives at present; the session tries on by itself.
+    pub trouble: Option<String>,
+}
+
+impl From<Vec<Confirmation>> for News {
+    fn from(confirmations: Vec<Confirmation>) -> Self {
+        Self {
+            confirmations,
+            trouble: None,
+        }
+    }
+}
+
 /// Why a session could not begin, or ended. Trying again may help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -53,9 +73,8 @@ pub trait Session: Send {
     /// with an error. `Err` says why the record itself will never be taken.
     fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected>;
 
-    /// Waits for the next confirmations, or the session's end. To be polled even when nothing is in flight.
-    /// Cancel-safe.
-    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>>;
+    /// Waits for news, or the session's end. To be polled even when nothing is in flight. Cancel-safe.
+    fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>>;
 
     /// Ends the session; what is still in flight stays unconfirmed.
     fn close(self: Box<Self>) -> BoxFuture<'static, ()>;

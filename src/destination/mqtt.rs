@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rumqttc::{
-    AsyncClient, Broker, ConnAck, ConnectionError, Error as MqttError, Event, EventLoop, MqttOptions, Packet,
-    PubAckReason, PublishNoticeError, PublishOptions, PublishProperties, SessionMode, StateError, TlsConfiguration,
+    AsyncClient, Broker, ClientError, ConnAck, ConnectionError, Error as MqttError, Event, EventLoop, MqttOptions,
+    Packet, PublishNoticeError, PublishOptions, PublishProperties, SessionMode, StateError, TlsConfiguration,
     Transport,
 };
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Confirmation, Destination, Outcome, Rejected, Sent, Session, SessionError, mqtt_fields};
+use super::mqtt_errors::{disconnected, explain, outcome};
+use super::prompt::Prompt;
+use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError, mqtt_fields};
 use crate::config::{self, MqttLayout};
 use crate::queue::Queued;
 use crate::record::payload;
@@ -48,7 +50,8 @@ impl Mqtt {
             .set_session_mode(SessionMode::Clean)
             .set_keep_alive(u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX))
             .set_max_packet_size(Some(INCOMING_BYTES))
-            .set_connect_timeout(CONNECT_TIMEOUT);
+            .set_connect_timeout(CONNECT_TIMEOUT)
+            .set_socket_connector(|address, _| Prompt::connect(address));
         options.set_outgoing_inflight_upper_limit(config.max_inflight);
         if let Some((user, password)) = &config.credentials {
             options.set_credentials(user.clone(), password.clone().into_bytes());
@@ -82,10 +85,16 @@ impl Destination for Mqtt {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
             let window = usize::from(self.config.max_inflight);
+            let address = format!("{}:{}", self.config.host, self.config.port);
             let (client, mut events) = AsyncClient::builder(self.options.clone()).capacity(window).build();
-            let connack = tokio::time::timeout(CONNECT_TIMEOUT, connect(&mut events))
+            let connack = tokio::time::timeout(CONNECT_TIMEOUT, connect(&mut events, &address))
                 .await
-                .map_err(|_| SessionError(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))??;
+                .map_err(|_| {
+                    SessionError(format!(
+                        "no answer from {address} within {} s",
+                        CONNECT_TIMEOUT.as_secs()
+                    ))
+                })??;
             let properties = connack.properties.as_ref();
             let max_packet = properties.and_then(|properties| properties.max_packet_size);
             let broker_window = properties
@@ -108,12 +117,17 @@ impl Destination for Mqtt {
     }
 }
 
-async fn connect(events: &mut EventLoop) -> Result<ConnAck, SessionError> {
+async fn connect(events: &mut EventLoop, address: &str) -> Result<ConnAck, SessionError> {
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(connack))) => return Ok(connack),
             Ok(_) => {}
-            Err(error) => return Err(SessionError(format!("cannot connect: {error}"))),
+            Err(error) => {
+                return Err(SessionError(format!(
+                    "cannot connect to {address}: {}",
+                    explain(&error)
+                )));
+            }
         }
     }
 }
@@ -127,14 +141,18 @@ async fn drive(mut events: EventLoop, silence: Duration, ended: oneshot::Sender<
         };
         match event {
             Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
-                break Ended::Lost(format!("the broker ended the connection: {:?}", disconnect.reason_code));
+                let text = disconnect
+                    .properties
+                    .as_ref()
+                    .and_then(|properties| properties.reason_string.as_deref());
+                break Ended::Lost(disconnected(disconnect.reason_code, text));
             }
             Ok(_) => {}
             // mosquitto's answer to a message above its message_size_limit: a code that MQTT does not have there.
             Err(ConnectionError::MqttState(StateError::Deserialization(MqttError::InvalidConnectReturnCode(code)))) => {
                 break Ended::Answered(format!("the broker refused it with reason code {code:#04x}"));
             }
-            Err(error) => break Ended::Lost(format!("connection lost: {error}")),
+            Err(error) => break Ended::Lost(format!("connection lost: {}", explain(&error))),
         }
     };
     // Before the word of it, so that nobody queues a DISCONNECT for an event loop that has ended.
@@ -173,11 +191,11 @@ enum Ended {
 impl Ended {
     /// An answer can be to any message in flight. It is held against the oldest record, which is then tried alone: the
     /// one that is meant comes to be the oldest in its turn.
-    fn means(self, oldest: Option<u64>) -> Result<Vec<Confirmation>, SessionError> {
+    fn means(self, oldest: Option<u64>) -> Result<News, SessionError> {
         match (self, oldest) {
             (Self::Answered(reason), Some(number)) => {
                 let outcome = Outcome::Refused(reason);
-                Ok(vec![Confirmation { number, outcome }])
+                Ok(vec![Confirmation { number, outcome }].into())
             }
             (Self::Answered(reason) | Self::Lost(reason), _) => Err(SessionError(reason)),
         }
@@ -230,7 +248,7 @@ impl Session for Publishing {
         Ok(Sent { inexpressible })
     }
 
-    fn confirmed(&mut self) -> BoxFuture<'_, Result<Vec<Confirmation>, SessionError>> {
+    fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
             loop {
                 self.fill().map_err(SessionError)?;
@@ -256,7 +274,7 @@ impl Session for Publishing {
                 if outcome == Outcome::Delivered && !last {
                     continue;
                 }
-                return Ok(vec![Confirmation { number, outcome }]);
+                return Ok(vec![Confirmation { number, outcome }].into());
             }
         })
     }
@@ -273,7 +291,7 @@ impl Session for Publishing {
 }
 
 impl Publishing {
-    async fn ended(&mut self, number: Option<u64>) -> Result<Vec<Confirmation>, SessionError> {
+    async fn ended(&mut self, number: Option<u64>) -> Result<News, SessionError> {
         self.end.wait().await.means(number)
     }
 
@@ -284,10 +302,15 @@ impl Publishing {
             let options = PublishOptions::at_least_once()
                 .retain(self.config.retain)
                 .properties(message.properties);
-            let notice = self
-                .client
-                .try_publish_tracked(message.topic, message.payload, options)
-                .map_err(|error| format!("cannot publish: {error}"))?;
+            let notice = match self.client.try_publish_tracked(message.topic, message.payload, options) {
+                Ok(notice) => notice,
+                // The connection has ended; `news` says why.
+                Err(ClientError::RequestChannelDisconnected(_)) => {
+                    self.unsent.clear();
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("cannot publish: {error}")),
+            };
             self.in_flight
                 .push_back((number, last, Some(Box::pin(notice.wait_completion_async()))));
         }
@@ -345,23 +368,4 @@ fn property(bytes: &[u8]) -> String {
             }
         })
         .collect()
-}
-
-/// What a failed publish means for its record; `Err` when it says nothing about the record but that the session ended.
-fn outcome(error: &PublishNoticeError) -> Result<Outcome, String> {
-    let PublishNoticeError::V5PubAck(reason) = error else {
-        return Err(format!("publish failed: {error}"));
-    };
-    Ok(match reason {
-        PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid => {
-            Outcome::Refused(format!("refused by the broker: {reason:?}"))
-        }
-        PubAckReason::NotAuthorized => {
-            Outcome::Failed("not authorised; give this client the right to publish to its topics".to_owned())
-        }
-        PubAckReason::QuotaExceeded => {
-            Outcome::Failed("the broker's quota for this client is used up; raise it or wait".to_owned())
-        }
-        other => Outcome::Failed(format!("publish failed: {other:?}")),
-    })
 }

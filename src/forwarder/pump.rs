@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 use super::flight::Flight;
 use super::status::Status;
 use crate::config::Routes;
-use crate::destination::{Confirmation, Destination, Outcome, Rejected, Session};
+use crate::destination::{Confirmation, Destination, News, Outcome, Rejected, Session};
 use crate::queue::{Batch, DeadLetter, Item, Queue, Queued, ReadError, Reader};
 
 /// At a stop, a destination that confirms nothing for this long is not waited for any longer.
@@ -122,10 +122,8 @@ impl Pump {
                 End::Again => {}
                 End::Lost(reason) => {
                     let wait = backoff.wait();
-                    if self.status.down(&reason) {
-                        tracing::warn!(destination = %self.name, cursor = self.queue.cursor(&self.name),
-                            "delivery interrupted, records stay queued and it is tried again: {reason}");
-                    }
+                    self.status.failed();
+                    self.interrupted(&reason);
                     tokio::select! {
                         () = stop.cancelled() => return,
                         () = tokio::time::sleep(wait) => {}
@@ -166,6 +164,13 @@ impl Pump {
         self.status.in_flight(0);
         session.close().await;
         end
+    }
+
+    fn interrupted(&self, reason: &str) {
+        if self.status.down(reason) {
+            tracing::warn!(destination = %self.name, cursor = self.queue.cursor(&self.name),
+                "delivery interrupted, records stay queued and it is tried again: {reason}");
+        }
     }
 
     async fn give_up(&self, queued: &Queued, reason: &str) -> Result<(), End> {
@@ -234,8 +239,8 @@ impl Transfer<'_> {
                     stopping = true;
                     give_up_at = Instant::now() + SETTLE_SILENCE;
                 }
-                confirmed = session.confirmed() => match confirmed {
-                    Ok(mut confirmations) => {
+                news = session.news() => match news {
+                    Ok(News { mut confirmations, trouble }) => {
                         if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
                             if self.pump.status.up() {
                                 tracing::info!(destination = %self.pump.name, "delivering");
@@ -253,6 +258,9 @@ impl Transfer<'_> {
                             if let Err(end) = self.settle(confirmation, suspect).await {
                                 return end;
                             }
+                        }
+                        if let Some(reason) = trouble {
+                            self.pump.interrupted(&reason);
                         }
                     }
                     Err(error) => return End::Lost(error.to_string()),
@@ -330,18 +338,18 @@ impl Transfer<'_> {
                 }
                 self.flight.confirm(number);
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
-                *suspect = None;
                 Err(End::Again)
             }
             // Until it passes nothing is sent beside it: what the destination does take would come again with each try.
             Outcome::Failed(reason) => {
-                *suspect = Some(number);
+                *suspect = (*suspect).max(Some(number));
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Lost(reason))
             }
             Outcome::Refused(_) => {
-                // Perhaps only because of its company: a Kafka batch is refused as a whole.
-                *suspect = Some(number);
+                // Perhaps only because of its company: a Kafka batch is refused as a whole. All that was on the way with
+                // it is tried alone, or a destination that takes no batch of this size would have a session for each.
+                *suspect = self.sent.back().map(|queued| queued.id.number);
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Again)
             }

@@ -47,7 +47,7 @@ pub struct StatusSnapshot {
     pub failures: u64,
     /// Values that the destination's form cannot express, sent as nothing.
     pub inexpressible: u64,
-    /// Why the last session failed, until one works again.
+    /// Why nothing arrives, until something does again.
     pub last_error: Option<String>,
 }
 
@@ -113,9 +113,13 @@ impl Status {
         !self.connected.swap(true, Ordering::Relaxed)
     }
 
-    /// A session has failed. Returns whether its reason is news.
-    pub(crate) fn down(&self, reason: &str) -> bool {
+    /// A session has failed.
+    pub(crate) fn failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Nothing arrives any more. Returns whether the reason is news.
+    pub(crate) fn down(&self, reason: &str) -> bool {
         self.connected.store(false, Ordering::Relaxed);
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         let news = last.as_deref() != Some(reason);
