@@ -119,12 +119,14 @@ fn a_kafka_cluster_that_goes_away_under_load_costs_no_record() {
     wait_for("a third of it is acknowledged", LONG, || live.totals().2 >= total / 3);
     cluster.broker_down(1).unwrap();
     wait_for("a backlog grows", LONG, || daemon.figure("cloud", "backlog") > 3000);
+    wait_for("the status says why", LONG, || daemon.last_error("cloud").is_some());
     cluster.broker_up(1).unwrap();
     let tallies = fleet.join().unwrap();
     daemon.wait_drained("cloud", LONG);
     wait_for("all has been read", LONG, || {
         reading.account(&tallies).delivered as u64 >= total
     });
+    assert_eq!(daemon.last_error("cloud"), None);
     let (messages, account) = (reading.messages(), reading.account(&tallies));
     account.assert_complete(total as usize);
     assert!(account.duplicates <= 10_000, "{} duplicates", account.duplicates);

@@ -139,10 +139,19 @@ impl Daemon {
 
     /// One destination's figure in the status.
     pub(crate) fn figure(&self, destination: &str, name: &str) -> u64 {
+        let one = self.destination(destination);
+        one[name].as_u64().unwrap_or_else(|| panic!("{name} in {one}"))
+    }
+
+    /// Why nothing arrives at a destination.
+    pub(crate) fn last_error(&self, destination: &str) -> Option<String> {
+        self.destination(destination)["last_error"].as_str().map(str::to_owned)
+    }
+
+    fn destination(&self, name: &str) -> serde_json::Value {
         let status = self.status();
         let destinations = status["destinations"].as_array().unwrap();
-        let one = destinations.iter().find(|one| one["name"] == destination).unwrap();
-        one[name].as_u64().unwrap_or_else(|| panic!("{name} in {one}"))
+        destinations.iter().find(|one| one["name"] == name).unwrap().clone()
     }
 
     /// Waits until a destination has everything that is committed.
