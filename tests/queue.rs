@@ -143,7 +143,9 @@ async fn after_a_crash_everything_acknowledged_is_there_and_no_number_is_used_tw
     assert_eq!(queue.snapshot().lost, 0);
     queue.register("a", true);
     fill(&mut queue.submitter(), "B", 0..10, 100).await;
+    assert_eq!(queue.backlog(queue.cursor("a")), 510, "skipped numbers are no backlog");
     let records = drain(&queue, "a", 510).await;
+    assert_eq!(queue.backlog(records[499].id.number + 1), 10);
     assert_eq!(txids(&records[..500]), expected("A", 0..500));
     assert_eq!(txids(&records[500..]), expected("B", 0..10));
     assert!(

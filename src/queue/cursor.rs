@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::storage::{self, StorageError, failed};
-use crate::record::proto::store::Cursors;
+use crate::record::proto::store::{Cursors, Skipped};
 use crate::record::stored::QueueId;
 
 const SLOT: usize = 32 << 10;
@@ -31,6 +32,8 @@ pub(crate) struct Saved {
     pub positions: BTreeMap<String, u64>,
     /// One more than the highest dead letter number.
     pub dead_letter_next: u64,
+    /// Numbers that starts after a crash passed over, oldest first: they are nobody's backlog.
+    pub skipped: Vec<Range<u64>>,
 }
 
 /// The open file.
@@ -76,6 +79,7 @@ impl CursorFile {
                     reserved: cursors.reserved,
                     positions: cursors.positions.into_iter().collect(),
                     dead_letter_next: cursors.dead_letter_next,
+                    skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
                 })
             });
             return Ok((
@@ -120,6 +124,14 @@ impl CursorFile {
             reserved: saved.reserved,
             positions: saved.positions.clone().into_iter().collect(),
             dead_letter_next: saved.dead_letter_next,
+            skipped: saved
+                .skipped
+                .iter()
+                .map(|range| Skipped {
+                    from: range.start,
+                    to: range.end,
+                })
+                .collect(),
         }
         .encode_to_vec();
         let length = u32::try_from(message.len())
@@ -166,6 +178,7 @@ mod tests {
             reserved: n + 100,
             positions: [("cloud".to_owned(), n)].into(),
             dead_letter_next: 3,
+            skipped: vec![n..n + 50],
         }
     }
 

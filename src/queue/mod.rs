@@ -16,6 +16,7 @@ mod writer;
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,8 @@ use writer::Writer;
 
 /// Bytes of newest records that are kept in memory.
 const TAIL_BYTES: usize = 4 << 20;
+/// Starts after a crash whose skipped numbers are remembered.
+const SKIPPED: usize = 256;
 
 /// How a queue is to behave.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +92,8 @@ pub(crate) struct Shared {
     committed: watch::Sender<u64>,
     counts: Counts,
     lost: Mutex<BTreeSet<u64>>,
+    /// Numbers that starts after a crash passed over.
+    skipped: Vec<Range<u64>>,
     started: Instant,
     last_beat: AtomicU64,
 }
@@ -199,6 +204,14 @@ impl Queue {
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
         let highest = positions.values().copied().max().unwrap_or_default();
         let next = segments.end().max(known).max(reserved).max(highest);
+        let mut skipped = saved.as_ref().map_or(Vec::new(), |saved| saved.skipped.clone());
+        let end = segments.end().max(known);
+        skipped.retain(|range| range.end <= end);
+        if next > end {
+            skipped.push(end..next);
+        }
+        // Only what `backlog` says depends on them.
+        skipped.drain(..skipped.len().saturating_sub(SKIPPED));
         let dead_letter_next = saved
             .as_ref()
             .map_or(0, |saved| saved.dead_letter_next)
@@ -213,6 +226,7 @@ impl Queue {
             positions: Positions::new(positions.clone()),
             counts: Counts::default(),
             lost: Mutex::default(),
+            skipped: skipped.clone(),
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
         });
@@ -229,6 +243,7 @@ impl Queue {
             reserved: 0,
             positions,
             dead_letter_next: 0,
+            skipped: Vec::new(),
         });
         let dead_letters = DeadLetters::new(letters, id, dead_letter_next, settings.dead_letter_bytes);
         let writer = Writer {
@@ -297,11 +312,11 @@ impl Queue {
 
     /// Records from a cursor to the newest.
     pub fn backlog(&self, cursor: u64) -> u64 {
-        let oldest = self.0.segments.first().unwrap_or(u64::MAX);
-        self.0
-            .committed
-            .borrow()
-            .saturating_sub(cursor.max(oldest.min(*self.0.committed.borrow())))
+        let committed = *self.0.committed.borrow();
+        let from = cursor.max(self.0.segments.first().unwrap_or(committed));
+        let overlap = |range: &Range<u64>| range.end.min(committed).saturating_sub(range.start.max(from));
+        let skipped: u64 = self.0.skipped.iter().map(overlap).sum();
+        committed.saturating_sub(from).saturating_sub(skipped)
     }
 
     /// Records that a destination that is not required has lost to lack of space since the start.

@@ -220,6 +220,7 @@ impl Writer {
             reserved,
             positions: self.shared.positions.all(),
             dead_letter_next: self.dead_letters.next(),
+            skipped: self.shared.skipped.clone(),
         };
         if saved != self.saved {
             self.cursors.save(&saved)?;
