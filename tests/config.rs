@@ -453,7 +453,7 @@ fn each_mistake_gives_exactly_its_message() {
         (
             "topic_base",
             "username = \"u\"\npassword_file = \"none\"\ntopic_base",
-            "config.toml:19: destinations.home.password_file: cannot read none: No such file or directory (os error 2)",
+            "config.toml:19: destinations.home.password_file: cannot read none: No such file or directory (os error 2); write the password into it, and let the gateway read it",
         ),
         (
             "topic_base",

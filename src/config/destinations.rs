@@ -326,7 +326,10 @@ fn password_of(field: &Field<'_>, path: &Path) -> Option<String> {
             Some(line.strip_suffix('\r').unwrap_or(line).to_owned())
         }
         Err(error) => {
-            field.mistake(format_args!("cannot read {}: {error}", path.display()));
+            field.mistake(format_args!(
+                "cannot read {}: {error}; write the password into it, and let the gateway read it",
+                path.display()
+            ));
             None
         }
     }

@@ -12,6 +12,8 @@ use rumqttc::{
     Packet, PublishNoticeError, PublishOptions, PublishProperties, SessionMode, StateError, TlsConfiguration,
     Transport,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -69,7 +71,21 @@ impl Mqtt {
 fn trust(tls: &config::MqttTls) -> Result<TlsConfiguration, String> {
     match &tls.ca {
         Some(path) => {
-            let ca = std::fs::read(path).map_err(|error| format!("cannot read ca {}: {error}", path.display()))?;
+            let ca = std::fs::read(path).map_err(|error| {
+                format!(
+                    "ca: cannot read {}: {error}; name a PEM file that the gateway may read",
+                    path.display()
+                )
+            })?;
+            match CertificateDer::pem_slice_iter(&ca).next() {
+                Some(Ok(_)) => {}
+                _ => {
+                    return Err(format!(
+                        "ca: {} holds no certificate; it must have the broker's authority in PEM form",
+                        path.display()
+                    ));
+                }
+            }
             Ok(TlsConfiguration::Simple {
                 ca,
                 alpn: None,

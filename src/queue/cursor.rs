@@ -178,7 +178,7 @@ mod tests {
             reserved: n + 100,
             positions: [("cloud".to_owned(), n)].into(),
             dead_letter_next: 3,
-            skipped: vec![n..n + 50],
+            skipped: vec![n..n + 50, n + 60..n + 70],
         }
     }
 
