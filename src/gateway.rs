@@ -104,6 +104,11 @@ impl Gateway {
             segment_size: config.queue.segment_size,
             commit_delay: config.queue.commit_delay,
             dead_letter_bytes: config.queue.dead_letter_bytes,
+            keep_free: config.queue.keep_free,
+            when_full: match config.queue.when_full {
+                config::WhenFull::Refuse => queue::WhenFull::Refuse,
+                config::WhenFull::DropOldest => queue::WhenFull::DropOldest,
+            },
         };
         let path = &config.queue.path;
         let (queue, writer) = Queue::open(path, settings).map_err(|error| match access::writable(path) {

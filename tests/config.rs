@@ -332,8 +332,8 @@ fn each_mistake_gives_exactly_its_message() {
         ),
         (
             "path = \"queue\"",
-            "when_full = \"drop-oldest\"",
-            "config.toml:7: queue.when_full: \"drop-oldest\" is not supported in this version; write \"refuse\"",
+            "when_full = \"drop\"",
+            "config.toml:7: queue.when_full: \"drop\" is not known; write \"refuse\" or \"drop-oldest\"",
         ),
         (
             "path = \"queue\"",

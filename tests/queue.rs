@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use waystation::queue::{Item, OpenError, Queue, Queued, Refusal, Settings, Submitter, WriterThread};
+use waystation::queue::{Item, OpenError, Queue, Queued, Refusal, Settings, Submitter, WhenFull, WriterThread};
 use waystation::record::Record;
 
 const SETTINGS: Settings = Settings {
@@ -14,6 +14,8 @@ const SETTINGS: Settings = Settings {
     segment_size: 1 << 20,
     commit_delay: Duration::from_millis(1),
     dead_letter_bytes: 8 << 20,
+    keep_free: 0,
+    when_full: WhenFull::Refuse,
 };
 
 fn record(vin: &str, n: u64, bytes: usize) -> Record {

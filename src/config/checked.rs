@@ -242,15 +242,9 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
         field.duration(Duration::ZERO..=Duration::from_secs(5))
     });
     let when_full = or(&table, "when_full", Some(WhenFull::Refuse), |field| {
-        match field.string()? {
-            "refuse" => Some(WhenFull::Refuse),
-            "drop-oldest" => {
-                field.refuse("is not supported in this version; write \"refuse\"");
-                None
-            }
-            _ => field.choice(&[("refuse", WhenFull::Refuse)]),
-        }
+        field.choice(&[("refuse", WhenFull::Refuse), ("drop-oldest", WhenFull::DropOldest)])
     });
+    let keep_free = or(&table, "keep_free", Some(64 * MIB), |field| field.size(0..=u64::MAX));
     if let Some(field) = table.field("max_age")
         && let Some(age) = field.string()
         && age != "off"
@@ -268,6 +262,7 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
         segment_size: segment_size?,
         commit_delay: commit_delay?,
         when_full: when_full?,
+        keep_free: keep_free?,
         dead_letter_bytes: dead_letter_bytes?,
     })
 }

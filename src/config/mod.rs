@@ -80,8 +80,10 @@ pub struct Queue {
     pub segment_size: u64,
     /// How long a commit waits for company when little is waiting.
     pub commit_delay: Duration,
-    /// What happens at `max_bytes`.
+    /// What happens when there is no room.
     pub when_full: WhenFull,
+    /// Bytes of the file system that are left free.
+    pub keep_free: u64,
     /// Bytes of dead letters that are kept.
     pub dead_letter_bytes: u64,
 }
@@ -91,6 +93,8 @@ pub struct Queue {
 pub enum WhenFull {
     /// Vehicles get no ack and keep their data.
     Refuse,
+    /// The oldest records go, whoever still needs them.
+    DropOldest,
 }
 
 /// Record type → names of destinations.

@@ -4,21 +4,22 @@
 //! grows, so saving needs no free space. What it says is never ahead of what was confirmed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::storage::{self, StorageError, failed};
+use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::proto::store::{Cursors, Skipped};
 use crate::record::stored::QueueId;
 
 const SLOT: usize = 32 << 10;
 const HEADER: usize = 4 + 8;
+/// Numbers that are reserved at a time. A start after a crash skips what is left of them.
+pub(crate) const RESERVE: u64 = 1 << 16;
 
 /// What the file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,9 @@ pub(crate) struct Saved {
 
 /// The open file.
 pub(crate) struct CursorFile {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: File,
+    file: Option<Arc<dyn DiskFile>>,
     sequence: u64,
 }
 
@@ -59,59 +61,66 @@ pub enum CursorError {
     },
 }
 
+impl CursorError {
+    /// Whether the disk, or our share of it, has no room.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_no_space())
+    }
+}
+
 impl CursorFile {
-    /// Opens the file, or makes it. `None` for the content: there is none that can be trusted.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Option<Saved>), CursorError> {
-        let existing = match File::options().read(true).write(true).open(path) {
+    /// Opens the file. `None` for the content: there is none that can be trusted.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Option<Saved>), CursorError> {
+        let file = match storage::open_after_crash(&**disk, path) {
             Ok(file) => Some(file),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("open", path)(error).into()),
+            Err(error) if error.source.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
         };
-        if let Some(file) = existing {
-            let newest = (0..2)
-                .filter_map(|slot| read_slot(&file, slot))
-                .max_by_key(|cursors| cursors.sequence);
-            let sequence = newest.as_ref().map_or(0, |cursors| cursors.sequence);
-            let saved = newest.and_then(|cursors| {
-                Some(Saved {
-                    queue: QueueId::from_slice(&cursors.queue_id)?,
-                    committed: cursors.committed,
-                    reserved: cursors.reserved,
-                    positions: cursors.positions.into_iter().collect(),
-                    dead_letter_next: cursors.dead_letter_next,
-                    skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
-                })
-            });
-            return Ok((
-                Self {
-                    path: path.to_owned(),
-                    file,
-                    sequence,
-                },
-                saved,
-            ));
+        let slots = file.as_deref().map(|file| [read_slot(file, 0), read_slot(file, 1)]);
+        let slots = slots.unwrap_or([Slot::Empty, Slot::Empty]);
+        let damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
+        let newest = slots
+            .into_iter()
+            .filter_map(Slot::intact)
+            .max_by_key(|cursors| cursors.sequence);
+        let this = Self {
+            disk: Arc::clone(disk),
+            path: path.to_owned(),
+            // One of which nothing can be read is made anew, so that its old slots never count again.
+            file: file.filter(|_| newest.is_some()),
+            sequence: newest.as_ref().map_or(0, |cursors| cursors.sequence),
+        };
+        let saved = newest.and_then(|cursors| {
+            Some(Saved {
+                queue: QueueId::from_slice(&cursors.queue_id)?,
+                committed: cursors.committed,
+                // The damaged slot may have been the newer one, and reserved more.
+                reserved: cursors.reserved + if damaged { 2 * RESERVE } else { 0 },
+                positions: cursors.positions.into_iter().collect(),
+                dead_letter_next: cursors.dead_letter_next,
+                skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
+            })
+        });
+        Ok((this, saved))
+    }
+
+    /// The file, made at the first save: a full disk keeps nobody from starting.
+    fn file(&mut self) -> Result<Arc<dyn DiskFile>, CursorError> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
         }
-        let temporary = path.with_extension("tmp");
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
+        let temporary = self.path.with_extension("tmp");
+        let file = self
+            .disk
+            .open(&temporary, Access::Create)
             .map_err(failed("create", &temporary))?;
         // Written out, not only sized: later saves then need no block that is not there yet.
-        file.write_all_at(&vec![0; 2 * SLOT], 0)
+        file.write_at(&vec![0; 2 * SLOT], 0)
             .map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
-        storage::rename(&temporary, path)?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                file,
-                sequence: 0,
-            },
-            None,
-        ))
+        file.sync().map_err(failed("sync", &temporary))?;
+        storage::rename(&*self.disk, &temporary, &self.path)?;
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
     }
 
     /// Puts the cursors on the disk. After an error the older slot still holds.
@@ -146,19 +155,42 @@ impl CursorFile {
         slot.extend_from_slice(&xxh3_64(&message).to_le_bytes());
         slot.extend_from_slice(&message);
         let offset = (sequence % 2) * SLOT as u64;
-        self.file
-            .write_all_at(&slot, offset)
-            .map_err(failed("write", &self.path))?;
-        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        let file = self.file()?;
+        file.write_at(&slot, offset).map_err(failed("write", &self.path))?;
+        file.sync().map_err(failed("sync", &self.path))?;
         self.sequence = sequence;
         Ok(())
     }
 }
 
-fn read_slot(file: &File, slot: u64) -> Option<Cursors> {
+enum Slot {
+    /// Never written.
+    Empty,
+    Intact(Cursors),
+    /// Torn by a power cut, or rotten.
+    Damaged,
+}
+
+impl Slot {
+    fn intact(self) -> Option<Cursors> {
+        match self {
+            Self::Intact(cursors) => Some(cursors),
+            Self::Empty | Self::Damaged => None,
+        }
+    }
+}
+
+fn read_slot(file: &dyn DiskFile, slot: u64) -> Slot {
     let mut bytes = vec![0; SLOT];
-    file.read_exact_at(&mut bytes, slot * SLOT as u64).ok()?;
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    match file.read_at(&mut bytes, slot * SLOT as u64) {
+        Ok(()) if bytes.iter().all(|byte| *byte == 0) => Slot::Empty,
+        Ok(()) => decode(&bytes).map_or(Slot::Damaged, Slot::Intact),
+        Err(_) => Slot::Damaged,
+    }
+}
+
+fn decode(slot: &[u8]) -> Option<Cursors> {
+    let (length, rest) = slot.split_first_chunk::<4>()?;
     let (checksum, rest) = rest.split_first_chunk::<8>()?;
     let message = rest
         .get(..u32::from_le_bytes(*length) as usize)
@@ -170,6 +202,7 @@ fn read_slot(file: &File, slot: u64) -> Option<Cursors> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::queue::real_disk::RealDisk;
 
     fn saved(n: u64) -> Saved {
         Saved {
@@ -182,45 +215,68 @@ mod tests {
         }
     }
 
+    fn open(dir: &Path) -> (CursorFile, Option<Saved>) {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        CursorFile::open(&disk, &dir.join("cursors")).unwrap()
+    }
+
     #[test]
     fn the_newest_intact_slot_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cursors");
-        let (mut file, nothing) = CursorFile::open(&path).unwrap();
+        let (mut file, nothing) = open(dir.path());
         assert_eq!(nothing, None);
         for n in 1..=5 {
             file.save(&saved(n)).unwrap();
-            assert_eq!(CursorFile::open(&path).unwrap().1, Some(saved(n)));
+            assert_eq!(open(dir.path()).1, Some(saved(n)));
         }
-        // Sequence 5 is in slot 1; a torn write there leaves 4.
-        file.file.write_all_at(&[0xff; 100], SLOT as u64 + 20).unwrap();
-        assert_eq!(CursorFile::open(&path).unwrap().1, Some(saved(4)));
-        file.file.write_all_at(&[0xff; 100], 20).unwrap();
-        assert_eq!(CursorFile::open(&path).unwrap().1, None);
+        // Sequence 5 is in slot 1; a torn write there leaves 4, and doubt about the numbers.
+        let raw = file.file().unwrap();
+        raw.write_at(&[0xff; 100], SLOT as u64 + 20).unwrap();
+        let doubtful = Saved {
+            reserved: saved(4).reserved + 2 * RESERVE,
+            ..saved(4)
+        };
+        assert_eq!(open(dir.path()).1, Some(doubtful));
+        raw.write_at(&[0xff; 100], 20).unwrap();
+        assert_eq!(open(dir.path()).1, None);
+    }
+
+    #[test]
+    fn a_file_of_which_nothing_can_be_read_never_counts_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut file, _) = open(dir.path());
+        for n in 1..=9 {
+            file.save(&saved(n)).unwrap();
+        }
+        let raw = file.file().unwrap();
+        raw.write_at(&[0xff; 4], 0).unwrap();
+        raw.write_at(&[0xff; 4], SLOT as u64).unwrap();
+        let (mut file, _) = open(dir.path());
+        file.save(&saved(20)).unwrap();
+        assert_eq!(open(dir.path()).1, Some(saved(20)));
     }
 
     #[test]
     fn a_save_after_damage_goes_to_the_slot_that_is_not_the_newest() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cursors");
-        CursorFile::open(&path).unwrap().0.save(&saved(1)).unwrap();
-        let (mut file, _) = CursorFile::open(&path).unwrap();
+        open(dir.path()).0.save(&saved(1)).unwrap();
+        let (mut file, _) = open(dir.path());
         file.save(&saved(2)).unwrap();
-        assert_eq!(read_slot(&file.file, 1).unwrap().committed, 1);
-        assert_eq!(read_slot(&file.file, 0).unwrap().committed, 2);
+        let raw = file.file().unwrap();
+        assert_eq!(read_slot(&*raw, 1).intact().unwrap().committed, 1);
+        assert_eq!(read_slot(&*raw, 0).intact().unwrap().committed, 2);
     }
 
     #[test]
     fn too_many_destinations_are_an_error_and_the_old_cursors_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cursors");
-        let (mut file, _) = CursorFile::open(&path).unwrap();
+        let (mut file, _) = open(dir.path());
         file.save(&saved(1)).unwrap();
         let many = Saved {
             positions: (0..2000).map(|n| (format!("destination-{n}"), n)).collect(),
             ..saved(2)
         };
         assert!(matches!(file.save(&many), Err(CursorError::TooMany { .. })));
-        assert_eq!(CursorFile::open(&path).unwrap().1, Some(saved(1)));
+        assert_eq!(open(dir.path()).1, Some(saved(1)));
     }
 }

@@ -214,8 +214,8 @@ impl Inlet {
         self.full.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_full(&self, full: bool) -> bool {
-        self.full.swap(full, Ordering::Relaxed)
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 }
 

@@ -3,14 +3,17 @@
 //! `writer` is the only thread that writes; `inlet` is what senders see of it, `reader` what destinations see. The
 //! rules are in `docs/design.md`; the files of this folder each keep one of them.
 
+mod backend;
 mod cursor;
 mod dead_letters;
 mod inlet;
 mod positions;
 mod reader;
+mod real_disk;
+mod recovery;
 mod segment;
 mod segments;
-mod storage;
+pub mod storage;
 mod tail;
 mod writer;
 
@@ -32,19 +35,22 @@ pub use reader::{Batch, Queued, ReadError, Reader};
 pub use segment::SegmentError;
 pub use segments::SegmentsError;
 pub use storage::StorageError;
-pub use writer::WriterError;
+pub use writer::{Writer, WriterError};
 
 use crate::record::stored::QueueId;
 use cursor::{CursorFile, Saved};
 use dead_letters::DeadLetters;
 use inlet::Inlet;
 use positions::Positions;
+use real_disk::RealDisk;
 use segments::Segments;
+use storage::Disk;
 use tail::Tail;
-use writer::Writer;
 
 /// Bytes of newest records that are kept in memory.
 const TAIL_BYTES: usize = 4 << 20;
+/// More records than the lost end of a queue can have held.
+const UNKNOWN: u64 = 1 << 32;
 /// Starts after a crash whose skipped numbers are remembered.
 const SKIPPED: usize = 256;
 
@@ -59,6 +65,19 @@ pub struct Settings {
     pub commit_delay: Duration,
     /// Disk space for dead letters, in bytes.
     pub dead_letter_bytes: u64,
+    /// Bytes of the file system that are left free.
+    pub keep_free: u64,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
+}
+
+/// What happens when there is no room for a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Vehicles are refused and keep their records.
+    Refuse,
+    /// The oldest records go, whoever still needs them; counted and logged as lost.
+    DropOldest,
 }
 
 /// Why a queue could not be opened.
@@ -94,6 +113,8 @@ pub(crate) struct Shared {
     lost: Mutex<BTreeSet<u64>>,
     /// Numbers that starts after a crash passed over.
     skipped: Vec<Range<u64>>,
+    /// Why records are refused.
+    full: Mutex<Option<String>>,
     started: Instant,
     last_beat: AtomicU64,
 }
@@ -171,6 +192,8 @@ pub struct Snapshot {
     pub disk_bytes: u64,
     /// Whether vehicles are refused for lack of space.
     pub full: bool,
+    /// Why, while they are.
+    pub full_reason: Option<String>,
     /// Records committed since the start.
     pub records: u64,
     /// Commits since the start.
@@ -185,17 +208,36 @@ impl Queue {
     /// Opens the queue in a directory, making it if it is not there, and starts its writer. Whatever a crash or a
     /// damaged disk left is put in order first.
     pub fn open(dir: &Path, settings: Settings) -> Result<(Self, WriterThread), OpenError> {
-        storage::create_dir(dir)?;
-        let lock = storage::lock(&dir.join("lock")).map_err(|error| match error.source.kind() {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        storage::create_dir(&*disk, dir)?;
+        let lock = real_disk::lock(&dir.join("lock")).map_err(|error| match error.source.kind() {
             std::io::ErrorKind::WouldBlock => OpenError::InUse(dir.to_owned()),
             _ => OpenError::Storage(error),
         })?;
-        let (cursors, saved) = CursorFile::open(&dir.join("cursors"))?;
+        let (queue, writer) = Self::open_on(&disk, dir, settings)?;
+        let shared = Arc::clone(&queue.0);
+        let thread = std::thread::Builder::new()
+            .name("queue-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        let thread = WriterThread {
+            thread,
+            shared,
+            _lock: lock,
+        };
+        Ok((queue, thread))
+    }
+
+    /// Opens the queue in a directory of any disk, without lock and thread: whoever calls drives the writer. For tests
+    /// of what a disk can do.
+    pub fn open_on(disk: &Arc<dyn Disk>, dir: &Path, settings: Settings) -> Result<(Self, Writer), OpenError> {
+        storage::create_dir(&**disk, dir)?;
+        let (cursors, saved) = CursorFile::open(disk, &dir.join("cursors"))?;
         let quarantine = dir.join("quarantine");
         let expected = saved.as_ref().map(|saved| saved.queue);
-        let (segments, found) = Segments::recover(&dir.join("segments"), &quarantine, expected)?;
+        let (segments, found) = Segments::recover(disk, &dir.join("segments"), &quarantine, expected)?;
         let id = found.unwrap_or_else(QueueId::random);
-        let (letters, _) = Segments::recover(&dir.join("dead-letters"), &quarantine, Some(id))?;
+        let (letters, _) = Segments::recover(disk, &dir.join("dead-letters"), &quarantine, Some(id))?;
         if saved.is_none() && segments.count() > 0 {
             tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
         }
@@ -204,6 +246,12 @@ impl Queue {
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
         let highest = positions.values().copied().max().unwrap_or_default();
         let next = segments.end().max(known).max(reserved).max(highest);
+        // Without the cursors nobody knows which numbers were used beyond what can be read.
+        let next = if saved.is_none() && found.is_some() {
+            next + UNKNOWN
+        } else {
+            next
+        };
         let mut skipped = saved.as_ref().map_or(Vec::new(), |saved| saved.skipped.clone());
         let end = segments.end().max(known);
         skipped.retain(|range| range.end <= end);
@@ -226,7 +274,8 @@ impl Queue {
             positions: Positions::new(positions.clone()),
             counts: Counts::default(),
             lost: Mutex::default(),
-            skipped: skipped.clone(),
+            skipped,
+            full: Mutex::default(),
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
         });
@@ -253,24 +302,14 @@ impl Queue {
             saved,
             dead_letters,
             next,
+            no_space: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("queue-writer".to_owned())
-            .spawn(move || writer.run())
-            .map_err(OpenError::Thread)?;
-        Ok((
-            Self(Arc::clone(&shared)),
-            WriterThread {
-                thread,
-                shared,
-                _lock: lock,
-            },
-        ))
+        Ok((Self(shared), writer))
     }
 
     /// Whether a process has the queue in this directory open. For a moment a process that opens it then is refused.
     pub fn in_use(dir: &Path) -> Result<bool, StorageError> {
-        storage::is_locked(&dir.join("lock"))
+        real_disk::is_locked(&dir.join("lock"))
     }
 
     /// The queue's identity, part of every record's.
@@ -343,6 +382,7 @@ impl Queue {
             segments: self.0.segments.count(),
             disk_bytes: self.0.segments.disk_bytes(),
             full: self.is_full(),
+            full_reason: self.0.full.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             records: counts.records.load(Ordering::Relaxed),
             commits: counts.commits.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),

@@ -73,22 +73,19 @@ impl Positions {
         self.lock().get(name).map_or(0, |position| position.dropped)
     }
 
-    /// Moves the destinations that are not required past `end` when only they still need what is before it. Returns
-    /// how many it moved.
-    pub(crate) fn drop_optional(&self, first: u64, end: u64) -> usize {
+    /// Moves destinations past `end`: all of them, or those that are not required when only they still need what is
+    /// before it. Returns how many it moved.
+    pub(crate) fn drop_before(&self, first: u64, end: u64, all: bool, why: &str) -> usize {
         let mut positions = self.lock();
-        if positions
-            .values()
-            .any(|position| position.required && position.next < end)
-        {
+        let behind = |position: &Position| position.next < end;
+        if !all && positions.values().any(|position| position.required && behind(position)) {
             return 0;
         }
         let mut moved = 0;
-        for (name, position) in positions.iter_mut().filter(|(_, position)| position.next < end) {
+        for (name, position) in positions.iter_mut().filter(|(_, position)| behind(position)) {
             let from = position.next.max(first);
             position.dropped += end - from;
-            tracing::error!(destination = %name, from, to = end - 1, dropped = end - from,
-                "records dropped for a destination that is not required: the queue is full");
+            tracing::error!(destination = %name, from, to = end - 1, dropped = end - from, "records dropped: {why}");
             position.next = end;
             moved += 1;
         }
@@ -114,12 +111,22 @@ mod tests {
         let positions = Positions::new(BTreeMap::new());
         positions.register("cloud", 0, true);
         positions.register("file", 0, false);
-        assert_eq!(positions.drop_optional(0, 10), 0, "the required one still needs it");
+        assert_eq!(
+            positions.drop_before(0, 10, false, "full"),
+            0,
+            "the required one still needs it"
+        );
         positions.advance("cloud", 10);
         positions.advance("file", 4);
-        assert_eq!(positions.drop_optional(0, 10), 1);
+        assert_eq!(positions.drop_before(0, 10, false, "full"), 1);
         assert_eq!((positions.get("file"), positions.dropped("file")), (Some(10), 6));
         assert_eq!(positions.oldest(), Some(10));
+        assert_eq!(
+            positions.drop_before(10, 15, true, "full"),
+            2,
+            "all of them, if that is wanted"
+        );
+        assert_eq!((positions.get("cloud"), positions.dropped("cloud")), (Some(15), 5));
     }
 
     #[test]
@@ -127,6 +134,6 @@ mod tests {
         let positions = Positions::new([("old".to_owned(), 3)].into());
         positions.register("new", 50, true);
         assert_eq!(positions.oldest(), Some(3));
-        assert_eq!(positions.drop_optional(0, 10), 0);
+        assert_eq!(positions.drop_before(0, 10, false, "full"), 0);
     }
 }

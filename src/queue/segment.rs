@@ -1,15 +1,17 @@
 //! One segment: a redb file with the rows of consecutive chunks, each under the number of its first frame.
 //!
 //! A segment is appended to only by the process that created it. Before its first row it exists under its name, with
-//! its directory synced; once sealed it has been closed, opened again read-only and checked.
+//! its directory synced; once sealed it has been closed, opened again and checked, and nothing writes to it any more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use super::storage::{self, StorageError};
+use super::backend::{Direct, Overlay};
+use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::stored::{QueueId, next_frame};
 
 /// The format that this build writes.
@@ -76,6 +78,20 @@ pub enum SegmentError {
     },
 }
 
+impl SegmentError {
+    /// What the file system said, if it is that.
+    pub(crate) fn io(&self) -> Option<&std::io::Error> {
+        match self {
+            Self::Storage(error) => Some(&error.source),
+            Self::Database { source, .. } => match source.as_ref() {
+                redb::Error::Io(error) => Some(error),
+                _ => None,
+            },
+            Self::Panicked { .. } | Self::Newer { .. } | Self::Damaged { .. } => None,
+        }
+    }
+}
+
 /// What a segment says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meta {
@@ -103,21 +119,22 @@ pub(crate) struct OpenSegment {
     pub path: PathBuf,
     pub meta: Meta,
     database: Database,
+    file: Direct,
 }
 
 impl OpenSegment {
     /// Makes a new segment, on the disk under its name when this returns.
-    pub(crate) fn create(dir: &Path, meta: Meta) -> Result<Self, SegmentError> {
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<Self, SegmentError> {
         let path = dir.join(file_name(meta.first));
         let temporary = path.with_extension("tmp");
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(storage::failed("remove", &temporary)(error).into());
-            }
-            _ => {}
-        }
+        let file = disk
+            .open(&temporary, Access::Create)
+            .map_err(failed("create", &temporary))?;
+        let file = Direct::new(file);
         let make = || -> Result<Database, redb::Error> {
-            let database = Database::builder().set_cache_size(OPEN_CACHE).create(&temporary)?;
+            let database = Database::builder()
+                .set_cache_size(OPEN_CACHE)
+                .create_with_backend(file.clone())?;
             let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(META)?;
@@ -130,9 +147,37 @@ impl OpenSegment {
             transaction.commit()?;
             Ok(database)
         };
-        let database = make().map_err(named(&temporary))?;
-        storage::rename(&temporary, &path)?;
-        Ok(Self { path, meta, database })
+        let made = make().map_err(named(&temporary)).and_then(|database| {
+            storage::rename(disk, &temporary, &path)?;
+            Ok(database)
+        });
+        match made {
+            Ok(database) => Ok(Self {
+                path,
+                meta,
+                database,
+                file,
+            }),
+            Err(error) => {
+                file.abandon();
+                // On a full disk it would take the space that is waited for. The next start removes it otherwise.
+                if let Err(error) = disk.remove(&temporary) {
+                    tracing::debug!(%error, "an unfinished segment stays until the next start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes that it takes on the disk.
+    pub(crate) fn used(&self) -> Result<u64, StorageError> {
+        self.file.used().map_err(failed("stat", &self.path))
+    }
+
+    /// Lets go of it after a failure: what is on the disk stays as it is.
+    pub(crate) fn abandon(self) -> PathBuf {
+        self.file.abandon();
+        self.path
     }
 
     /// Commits chunks in one transaction. `Ok` means that they are on the disk.
@@ -157,10 +202,12 @@ impl OpenSegment {
     }
 
     /// Closes it, and checks that what it holds up to `end` can be read by whoever opens it next.
-    pub(crate) fn seal(self, end: u64) -> Result<(), SegmentError> {
-        let Self { path, meta, database } = self;
+    pub(crate) fn seal(self, disk: &dyn Disk, end: u64) -> Result<(), SegmentError> {
+        let Self {
+            path, meta, database, ..
+        } = self;
         drop(database);
-        let sealed = SealedSegment::open(&path)?;
+        let sealed = SealedSegment::open(disk, &path)?;
         let last = sealed.last_chunk()?;
         let found = last
             .and_then(|raw| count_frames(&raw, meta.queue).ok())
@@ -186,22 +233,26 @@ pub(crate) struct RawChunk {
 pub(crate) struct SealedSegment {
     path: PathBuf,
     pub meta: Meta,
-    database: ReadOnlyDatabase,
+    database: Database,
 }
 
 impl SealedSegment {
-    pub(crate) fn open(path: &Path) -> Result<Self, SegmentError> {
+    pub(crate) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, SegmentError> {
+        let file = disk.open(path, Access::Read).map_err(failed("open", path))?;
+        Self::of(file, path)
+    }
+
+    fn of(file: Arc<dyn DiskFile>, path: &Path) -> Result<Self, SegmentError> {
+        let overlay = Overlay::new(file).map_err(failed("stat", path))?;
+        if overlay.is_empty() {
+            // redb would make an empty database of it.
+            return Err(damaged(path, "an empty file".to_owned()));
+        }
         caught(path, || {
-            let opened = Database::builder().set_cache_size(SEALED_CACHE).open_read_only(path);
-            let database = match opened {
-                // Left by a crash and never settled: once read-write, then it opens.
-                Err(DatabaseError::RepairAborted) => {
-                    repair(path)?;
-                    Database::builder().set_cache_size(SEALED_CACHE).open_read_only(path)
-                }
-                other => other,
-            };
-            let database = database.map_err(|error| named(path)(error.into()))?;
+            let database = Database::builder()
+                .set_cache_size(SEALED_CACHE)
+                .create_with_backend(overlay)
+                .map_err(|error| named(path)(error.into()))?;
             let meta = read_meta(&database, path)?;
             Ok(Self {
                 path: path.to_owned(),
@@ -230,16 +281,10 @@ impl SealedSegment {
     }
 }
 
-/// Settles a segment that was open when its process ended: what the disk has of it is repaired, read through and
-/// closed. Returns its meta and one more than the last number that can be read.
-pub(crate) fn settle(path: &Path) -> Result<(Meta, u64), SegmentError> {
-    if std::fs::metadata(path).map_err(storage::failed("stat", path))?.len() == 0 {
-        // redb would make an empty database of it.
-        return Err(damaged(path, "an empty file".to_owned()));
-    }
-    storage::flush_and_forget(path)?;
-    caught(path, || repair(path))?;
-    let sealed = SealedSegment::open(path)?;
+/// Settles a segment that was open when its process ended, or that a write to failed: what the disk has of it is made
+/// durable and read through. Returns its meta and one more than the last number that can be read.
+pub(crate) fn settle(disk: &dyn Disk, path: &Path) -> Result<(Meta, u64), SegmentError> {
+    let sealed = SealedSegment::of(storage::open_after_crash(disk, path)?, path)?;
     let mut end = sealed.meta.first;
     loop {
         let chunks = sealed.read(end, 1 << 20)?;
@@ -265,14 +310,6 @@ pub(crate) fn count_frames(raw: &RawChunk, queue: QueueId) -> Result<u64, crate:
         number += 1;
     }
     Ok(number)
-}
-
-fn repair(path: &Path) -> Result<(), SegmentError> {
-    Database::builder()
-        .set_cache_size(OPEN_CACHE)
-        .open(path)
-        .map(drop)
-        .map_err(|error| named(path)(error.into()))
 }
 
 fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, SegmentError> {

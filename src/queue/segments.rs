@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::recovery::is_passing;
 use super::segment::{self, Chunk, Meta, OpenSegment, RawChunk, SealedSegment, SegmentError};
-use super::storage::{self, StorageError, failed};
+use super::storage::{self, Disk, StorageError, failed};
 use crate::record::stored::QueueId;
 
 /// Why the directory could not be used.
@@ -24,21 +24,34 @@ pub enum SegmentsError {
     Segment(#[from] SegmentError),
 }
 
+impl SegmentsError {
+    /// Whether the disk, or our share of it, has no room.
+    pub(crate) fn is_no_space(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.is_no_space(),
+            Self::Segment(error) => error.io().is_some_and(storage::is_no_space),
+        }
+    }
+}
+
 pub(crate) struct Segments {
-    dir: PathBuf,
-    quarantine: PathBuf,
-    listed: Mutex<Listed>,
-    open: RwLock<Option<OpenSegment>>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) quarantine: PathBuf,
+    pub(super) listed: Mutex<Listed>,
+    pub(super) open: RwLock<Option<OpenSegment>>,
 }
 
 #[derive(Default)]
-struct Listed {
+pub(super) struct Listed {
     /// Bytes on the disk, by first number.
-    segments: BTreeMap<u64, u64>,
+    pub(super) segments: BTreeMap<u64, u64>,
     /// The one that is appended to, and the bytes put into it.
-    open: Option<(u64, u64)>,
+    pub(super) open: Option<(u64, u64)>,
     /// One more than the last record that can be read.
-    end: u64,
+    pub(super) end: u64,
+    /// Reads in a row that the disk failed, by first number.
+    failures: BTreeMap<u64, u32>,
 }
 
 /// What one read gave.
@@ -52,70 +65,11 @@ pub(crate) struct Read {
 #[derive(Default)]
 pub(crate) struct ReadHandle(Option<(u64, SealedSegment)>);
 
-impl Segments {
-    /// Takes stock of a directory: settles the segment that was open when the last process ended, sets aside what is
-    /// no segment. Gives the queue id found in the newest one.
-    pub(crate) fn recover(
-        dir: &Path,
-        quarantine: &Path,
-        expected: Option<QueueId>,
-    ) -> Result<(Self, Option<QueueId>), SegmentsError> {
-        storage::create_dir(dir)?;
-        let this = Self {
-            dir: dir.to_owned(),
-            quarantine: quarantine.to_owned(),
-            listed: Mutex::default(),
-            open: RwLock::new(None),
-        };
-        let mut found = BTreeMap::new();
-        for entry in std::fs::read_dir(dir).map_err(failed("list", dir))? {
-            let path = entry.map_err(failed("list", dir))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match segment::first_of(&name) {
-                Some(first) if path.is_file() => {
-                    found.insert(first, path);
-                }
-                // Never had a record: it is renamed before its first commit.
-                _ if name.ends_with(".tmp") && path.is_file() => storage::remove(&path)?,
-                _ => this.set_aside(&path, "not a segment of waystation", None)?,
-            }
-        }
-        let mut queue = expected;
-        let mut end = None;
-        while let Some((first, path)) = found.pop_last() {
-            match segment::settle(&path) {
-                Ok((meta, _)) if expected.is_some_and(|expected| expected != meta.queue) => {
-                    let reason = format!("belongs to queue {}", meta.queue);
-                    this.set_aside(&path, &reason, None)?;
-                }
-                Ok((meta, settled)) if settled == meta.first => {
-                    queue = queue.or(Some(meta.queue));
-                    end = end.max(Some(meta.follows));
-                    storage::remove(&path)?;
-                }
-                Ok((meta, settled)) => {
-                    queue = queue.or(Some(meta.queue));
-                    end = end.max(Some(settled));
-                    found.insert(first, path);
-                    break;
-                }
-                // Nothing is wrong with the file, or with this build's right to judge it: nothing is changed.
-                Err(error @ SegmentError::Newer { .. }) => return Err(error.into()),
-                Err(error) if is_passing(&error) => return Err(error.into()),
-                Err(error) => this.set_aside(&path, &error.to_string(), Some((first, None)))?,
-            }
-        }
-        {
-            let mut listed = this.lock();
-            listed.end = end.unwrap_or_default();
-            for (first, path) in &found {
-                listed.segments.insert(*first, storage::disk_bytes(path)?);
-            }
-        }
-        Ok((this, queue))
-    }
+/// Failed reads in a row after which a segment is given up.
+pub(super) const ATTEMPTS: u32 = 3;
 
-    fn lock(&self) -> MutexGuard<'_, Listed> {
+impl Segments {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Listed> {
         // Every change under it is a single insert, remove or assignment.
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,7 +98,16 @@ impl Segments {
         self.lock().segments.values().sum()
     }
 
-    /// Commits chunks, in a new segment when the open one has its `segment_bytes`. `Ok` means on the disk.
+    /// Bytes that the file system has left.
+    pub(crate) fn free(&self) -> Result<u64, SegmentsError> {
+        Ok(self
+            .disk
+            .free(&self.dir)
+            .map_err(failed("ask for the free space of", &self.dir))?)
+    }
+
+    /// Commits chunks, in a new segment when the open one has its `segment_bytes`. `Ok` means on the disk. When there is
+    /// no space for them, `end` says afterwards whether they are there all the same.
     pub(crate) fn append(&self, chunks: &[Chunk], queue: QueueId, segment_bytes: u64) -> Result<(), SegmentsError> {
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
             return Ok(());
@@ -157,27 +120,57 @@ impl Segments {
                 first: first.first,
                 follows: self.end(),
             };
-            let created = OpenSegment::create(&self.dir, meta)?;
+            let created = OpenSegment::create(&*self.disk, &self.dir, meta)?;
             *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(created);
             let mut listed = self.lock();
             listed.open = Some((meta.first, 0));
             listed.segments.insert(meta.first, 0);
         }
-        let disk = {
+        let appended = {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
             let open = open
                 .as_ref()
                 .expect("a segment was opened above, and only this thread closes it");
-            open.append(chunks)?;
-            storage::disk_bytes(&open.path)?
+            open.append(chunks).and_then(|()| Ok(open.used()?))
+        };
+        let used = match appended {
+            Ok(used) => used,
+            Err(error) => {
+                let error = SegmentsError::from(error);
+                // redb writes no more after an error, and what was committed can still be read.
+                if error.is_no_space() {
+                    self.retreat()?;
+                }
+                return Err(error);
+            }
         };
         let mut listed = self.lock();
         if let Some((first, written)) = listed.open.as_mut() {
             *written += chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
             let first = *first;
-            listed.segments.insert(first, disk);
+            listed.segments.insert(first, used);
         }
         listed.end = last.end;
+        Ok(())
+    }
+
+    /// After a failed append: lets go of the open segment and takes stock of what the disk has of it. What was
+    /// committed before is there, and perhaps what failed.
+    fn retreat(&self) -> Result<(), SegmentsError> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(abandoned) = open.take() else { return Ok(()) };
+        let (first, path) = (abandoned.meta.first, abandoned.abandon());
+        self.lock().open = None;
+        let (_, end) = segment::settle(&*self.disk, &path)?;
+        if end <= first {
+            self.lock().segments.remove(&first);
+            storage::remove(&*self.disk, &path)?;
+            return Ok(());
+        }
+        let used = storage::used(&*self.disk, &path)?;
+        let mut listed = self.lock();
+        listed.segments.insert(first, used);
+        listed.end = listed.end.max(end);
         Ok(())
     }
 
@@ -185,22 +178,23 @@ impl Segments {
     pub(crate) fn seal(&self) -> Result<(), SegmentsError> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let Some(closing) = open.take() else { return Ok(()) };
+        let closed = self.close(closing);
+        // Whatever came of it: readers must not wait for an open segment that is not there.
+        self.lock().open = None;
+        closed
+    }
+
+    fn close(&self, closing: OpenSegment) -> Result<(), SegmentsError> {
         let (path, first, end) = (closing.path.clone(), closing.meta.first, self.end());
         if end <= first {
             drop(closing);
             self.lock().segments.remove(&first);
-            storage::remove(&path)?;
-        } else {
-            let sealed = closing.seal(end);
-            if let Err(error) = sealed {
-                // Readers must not wait for an open segment that is not there.
-                self.lock().open = None;
-                return Err(error.into());
-            }
-            let disk = storage::disk_bytes(&path)?;
-            self.lock().segments.insert(first, disk);
+            storage::remove(&*self.disk, &path)?;
+            return Ok(());
         }
-        self.lock().open = None;
+        closing.seal(&*self.disk, end)?;
+        let used = storage::used(&*self.disk, &path)?;
+        self.lock().segments.insert(first, used);
         Ok(())
     }
 
@@ -224,7 +218,7 @@ impl Segments {
         while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
-            if let Err(error) = storage::remove(&self.path(first)) {
+            if let Err(error) = storage::remove(&*self.disk, &self.path(first)) {
                 self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
                 return Err(error.into());
             }
@@ -259,12 +253,18 @@ impl Segments {
                 self.read_sealed(first, from, max_bytes, handle)
             };
             match (read, next) {
-                (Ok(read), _) if !read.chunks.is_empty() => return Ok(Some(read)),
+                (Ok(read), _) if !read.chunks.is_empty() => {
+                    self.lock().failures.remove(&first);
+                    return Ok(Some(read));
+                }
                 (Ok(_), Some(next)) => from = next,
                 (Ok(_), None) => return Ok(None),
                 (Err(error), _) if open || is_passing(&error) => return Err(error.into()),
                 (Err(error), next) => {
                     handle.0 = None;
+                    if error.io().is_some() && self.failed_again(first) < ATTEMPTS {
+                        return Err(error.into());
+                    }
                     let end = next.unwrap_or_else(|| self.end());
                     self.give_up(first, end, &error)?;
                     from = from.max(end);
@@ -300,7 +300,7 @@ impl Segments {
         if handle.0.as_ref().is_none_or(|(opened, _)| *opened != first) {
             // The old one is closed first: a reader has one file open at most.
             handle.0 = None;
-            handle.0 = Some((first, SealedSegment::open(&self.path(first))?));
+            handle.0 = Some((first, SealedSegment::open(&*self.disk, &self.path(first))?));
         }
         let (_, sealed) = handle.0.as_ref().expect("it was set just above");
         let chunks = sealed.read(from, max_bytes)?;
@@ -328,6 +328,13 @@ impl Segments {
         }
     }
 
+    fn failed_again(&self, first: u64) -> u32 {
+        let mut listed = self.lock();
+        let times = listed.failures.entry(first).or_default();
+        *times += 1;
+        *times
+    }
+
     fn give_up(&self, first: u64, end: u64, error: &SegmentError) -> Result<(), SegmentsError> {
         let Some(bytes) = self.lock().segments.remove(&first) else {
             return Ok(()); // another reader was here first, or it was consumed
@@ -335,64 +342,5 @@ impl Segments {
         self.set_aside(&self.path(first), &error.to_string(), Some((first, Some(end))))
             // What could not be set aside is still there, and no cursor may pass it.
             .inspect_err(|_| self.lock().segments.extend([(first, bytes)]))
-    }
-
-    /// Moves what cannot be used to `quarantine/`, with a note beside it.
-    fn set_aside(&self, path: &Path, reason: &str, lost: Option<(u64, Option<u64>)>) -> Result<(), SegmentsError> {
-        storage::create_dir(&self.quarantine)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let target = self.quarantine.join(format!("{name}.{now}"));
-        let numbers = match lost {
-            Some((first, Some(end))) => format!("records {first} to {} are missing", end.saturating_sub(1)),
-            Some((first, None)) => format!("records from {first} on are missing"),
-            None => "no record is missing".to_owned(),
-        };
-        match lost {
-            Some(_) => {
-                tracing::error!(file = %path.display(), moved_to = %target.display(), reason, "segment set aside: {numbers}")
-            }
-            None => {
-                tracing::warn!(file = %path.display(), moved_to = %target.display(), reason, "file set aside: {numbers}")
-            }
-        }
-        match storage::rename(path, &target) {
-            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-        let note = self.quarantine.join(format!("{name}.{now}.txt"));
-        std::fs::write(&note, format!("{reason}\n{numbers}\n")).map_err(failed("write", &note))?;
-        Ok(())
-    }
-}
-
-/// An error that may pass by itself: nothing is wrong with the segment.
-fn is_passing(error: &SegmentError) -> bool {
-    use rustix::io::Errno;
-    let passing = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOSPC,
-        Errno::DQUOT,
-        Errno::INTR,
-        // Nothing is wrong with the file, only with our right to it.
-        Errno::ACCESS,
-        Errno::PERM,
-        Errno::ROFS,
-    ];
-    let is = |error: &std::io::Error| Errno::from_io_error(error).is_some_and(|errno| passing.contains(&errno));
-    match error {
-        SegmentError::Storage(error) => is(&error.source),
-        SegmentError::Database { source, .. } => match source.as_ref() {
-            redb::Error::Io(error) => is(error),
-            // Another reader has it open for its repair.
-            redb::Error::DatabaseAlreadyOpen => true,
-            _ => false,
-        },
-        _ => false,
     }
 }

@@ -3,15 +3,15 @@
 //! After a failed write or sync nothing is acknowledged any more: the thread ends with the error and the daemon stops.
 //! It is also the only one that saves cursors, and unlinks segments after the cursors that permit it are on the disk.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::cursor::{CursorError, CursorFile, Saved};
+use super::cursor::{CursorError, CursorFile, RESERVE, Saved};
 use super::dead_letters::DeadLetters;
 use super::inlet::{Item, Refusal, Submission};
 use super::segment::{CHUNK_BYTES, Chunk};
 use super::segments::SegmentsError;
-use super::{Settings, Shared};
+use super::{Settings, Shared, WhenFull};
 use crate::record::stored::append_frame;
 
 /// Why the writer stopped.
@@ -25,22 +25,36 @@ pub enum WriterError {
     Cursors(#[from] CursorError),
 }
 
+impl WriterError {
+    fn is_no_space(&self) -> bool {
+        match self {
+            Self::Segments(error) => error.is_no_space(),
+            Self::Cursors(error) => error.is_no_space(),
+        }
+    }
+}
+
 /// How often cursors are saved and consumed segments removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Bytes of one commit, within the size of a segment.
 const BATCH_BYTES: usize = 4 << 20;
-/// Numbers that are reserved at a time. A start after a crash skips what is left of them.
-const RESERVE: u64 = 1 << 16;
 /// What a commit can take on the disk beyond its payload: redb's own pages.
 const COMMIT_OVERHEAD: u64 = 128 << 10;
+/// Bytes that the disk has free beyond the floor before a full queue takes records again.
+const LOW_WATER: u64 = 1 << 20;
+/// When space was lacking though the disk said that it is there (a quota), it is tried again after so long.
+const NO_SPACE_RETRY: Duration = Duration::from_secs(10);
 
-pub(crate) struct Writer {
-    pub shared: Arc<Shared>,
-    pub settings: Settings,
-    pub cursors: CursorFile,
-    pub saved: Saved,
-    pub dead_letters: DeadLetters,
-    pub next: u64,
+/// Everything that writes to the queue's directory.
+pub struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: Settings,
+    pub(super) cursors: CursorFile,
+    pub(super) saved: Saved,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) next: u64,
+    /// When a write failed for lack of space, and what the disk said was free then.
+    pub(super) no_space: Option<(Instant, u64)>,
 }
 
 struct Ended(Arc<Shared>);
@@ -64,43 +78,62 @@ impl Writer {
     }
 
     fn work(&mut self) -> Result<(), WriterError> {
-        let batch_bytes = BATCH_BYTES.min(self.settings.segment_size as usize);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
-        loop {
-            self.shared.beat();
-            let Some(batch) = self
-                .shared
-                .inlet
-                .take(batch_bytes, self.settings.commit_delay, housekeeping)
-            else {
-                return self.finish();
-            };
-            if !batch.is_empty() {
-                self.commit(batch)?;
-            }
+        while self.turn(housekeeping)? {
             if Instant::now() >= housekeeping {
                 self.housekeep()?;
                 housekeeping = Instant::now() + HOUSEKEEPING;
             }
         }
+        self.finish()
+    }
+
+    /// Waits until records wait, or `deadline`, and commits them. `false`: the inlet is closed, and nothing is left.
+    pub fn turn(&mut self, deadline: Instant) -> Result<bool, WriterError> {
+        self.shared.beat();
+        let batch_bytes = BATCH_BYTES.min(self.settings.segment_size as usize);
+        let taken = self
+            .shared
+            .inlet
+            .take(batch_bytes, self.settings.commit_delay, deadline);
+        let Some(batch) = taken else { return Ok(false) };
+        if !batch.is_empty() {
+            self.commit(batch)?;
+        }
+        Ok(true)
     }
 
     fn commit(&mut self, batch: Vec<Submission>) -> Result<(), WriterError> {
         let (void, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(Submission::is_void);
         drop(void);
-        let chunks = self.encode(&batch);
-        let coming: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
-        if coming > 0 && !self.has_room(coming)? {
-            if !self.shared.inlet.set_full(true) {
-                tracing::warn!(
-                    used = self.shared.segments.disk_bytes(),
-                    limit = self.settings.max_bytes,
-                    "queue full: vehicles are refused and keep their records until a destination takes what is queued"
-                );
+        match self.store(&batch) {
+            Ok(None) => {
+                self.shared.inlet.committed(batch);
+                return Ok(());
             }
-            self.shared.counts.refused(batch.len());
-            self.shared.inlet.refuse(batch, Refusal::Full);
-            return Ok(());
+            Ok(Some(reason)) => self.fill(reason),
+            Err(error) if error.is_no_space() => {
+                self.no_space = Some((Instant::now(), self.free()));
+                self.fill(error.to_string());
+                // Perhaps the batch is on the disk all the same: then its numbers are used.
+                self.next = self.next.max(self.shared.segments.end());
+                self.shared.committed.send_replace(self.shared.segments.end());
+            }
+            Err(error) => return Err(error),
+        }
+        self.shared.counts.refused(batch.len());
+        self.shared.inlet.refuse(batch, Refusal::Full);
+        Ok(())
+    }
+
+    /// Puts a batch on the disk; why not, if there is no room for it.
+    fn store(&mut self, batch: &[Submission]) -> Result<Option<String>, WriterError> {
+        let chunks = self.encode(batch);
+        let coming: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+        if coming > 0
+            && let Some(reason) = self.make_room(coming)?
+        {
+            return Ok(Some(reason));
         }
         let letters: Vec<_> = batch
             .iter()
@@ -112,7 +145,6 @@ impl Writer {
         if !letters.is_empty() {
             self.dead_letters.append(&letters)?;
         }
-        let records = batch.len() - letters.len();
         if let Some(end) = chunks.last().map(|chunk| chunk.end) {
             if end > self.saved.reserved {
                 self.save_cursors(end)?;
@@ -126,9 +158,26 @@ impl Writer {
             drop(tail);
             self.shared.committed.send_replace(end);
         }
-        self.shared.counts.committed(records, coming);
-        self.shared.inlet.committed(batch);
-        Ok(())
+        self.shared.counts.committed(batch.len() - letters.len(), coming);
+        Ok(None)
+    }
+
+    fn fill(&self, reason: String) {
+        let mut full = self.shared.full.lock().unwrap_or_else(PoisonError::into_inner);
+        if full.is_none() {
+            tracing::warn!(
+                used = self.shared.segments.disk_bytes(),
+                free = self.free(),
+                "queue full, vehicles are refused and keep their records: {reason}"
+            );
+        }
+        *full = Some(reason);
+        self.shared.inlet.set_full(true);
+    }
+
+    fn free(&self) -> u64 {
+        // A disk that does not say is taken to have room: a write will tell.
+        self.shared.segments.free().unwrap_or(u64::MAX)
     }
 
     /// The batch's records as chunks, numbered from `next` on.
@@ -163,35 +212,74 @@ impl Writer {
         chunks
     }
 
-    /// Whether a commit of so many bytes stays within the limit, after removing what may be removed.
-    fn has_room(&mut self, coming: u64) -> Result<bool, WriterError> {
+    /// Makes room for a commit of so many bytes by removing what may be removed; why there is none, if it cannot.
+    fn make_room(&mut self, coming: u64) -> Result<Option<String>, WriterError> {
+        // Once full, until the low-water mark: a vehicle that is let in for one record would only be refused the next.
+        if let Some(reason) = self.full_reason() {
+            return Ok(Some(reason));
+        }
         // redb copies pages on write and grows its file in steps: twice the payload, and its own pages.
         let needed = 2 * coming + COMMIT_OVERHEAD;
-        let fits = |writer: &Self| writer.shared.segments.disk_bytes() + needed <= writer.settings.max_bytes;
-        if fits(self) {
-            return Ok(true);
+        if self.lacks(needed, needed).is_none() {
+            return Ok(None);
         }
         self.remove_consumed()?;
-        while !fits(self) {
+        let all = self.settings.when_full == WhenFull::DropOldest;
+        while let Some(reason) = self.lacks(needed, needed) {
             let Some((first, end)) = self.shared.segments.oldest_sealed() else {
-                return Ok(false);
+                return Ok(Some(reason));
             };
-            if self.shared.positions.drop_optional(first, end) == 0 {
-                return Ok(false);
-            }
-            if self.remove_consumed()? == 0 {
-                return Ok(false);
+            if self.shared.positions.drop_before(first, end, all, &reason) == 0 || self.remove_consumed()? == 0 {
+                return Ok(Some(reason));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
-    fn housekeep(&mut self) -> Result<(), WriterError> {
-        self.remove_consumed()?;
-        let low_water = self.settings.max_bytes - self.settings.max_bytes / 8;
-        if self.shared.inlet.is_full() && self.shared.segments.disk_bytes() <= low_water {
-            self.shared.inlet.set_full(false);
-            tracing::info!("queue has room again: vehicles are accepted");
+    /// Why there is no room for so many bytes within the limit, and so many on the disk.
+    fn lacks(&self, within: u64, on_disk: u64) -> Option<String> {
+        let (used, limit) = (self.shared.segments.disk_bytes(), self.settings.max_bytes);
+        if used + within > limit {
+            return Some(format!("{used} of the {limit} bytes of queue.max_bytes are in use"));
+        }
+        let (free, floor) = (self.free(), self.settings.keep_free);
+        (free < floor.saturating_add(on_disk))
+            .then(|| format!("the disk has {free} bytes free, and queue.keep_free is {floor}"))
+    }
+
+    fn full_reason(&self) -> Option<String> {
+        self.shared.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Saves the cursors, removes what every destination has passed, and ends a refusal when there is room again.
+    pub fn housekeep(&mut self) -> Result<(), WriterError> {
+        match self.remove_consumed() {
+            Err(error) if error.is_no_space() => self.fill(error.to_string()),
+            other => drop(other?),
+        }
+        if self.full_reason().is_some() {
+            self.drain_open()?;
+            let retry = self.no_space.is_none_or(|(failed, free)| {
+                failed.elapsed() >= NO_SPACE_RETRY || self.free() > free.saturating_add(COMMIT_OVERHEAD)
+            });
+            // An eighth more, so that it does not go on and off with every segment.
+            let (within, on_disk) = (self.settings.max_bytes / 8, self.settings.keep_free / 8 + LOW_WATER);
+            if retry && self.lacks(within, on_disk).is_none() {
+                self.no_space = None;
+                *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.shared.inlet.set_full(false);
+                tracing::info!("queue has room again: vehicles are accepted");
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a full queue even the open segment goes, once everybody has passed all of it.
+    fn drain_open(&mut self) -> Result<(), WriterError> {
+        let end = self.shared.segments.end();
+        if self.shared.positions.oldest().is_some_and(|oldest| oldest >= end) {
+            self.shared.segments.seal()?;
+            self.shared.segments.remove_below(end)?;
         }
         Ok(())
     }
@@ -230,7 +318,7 @@ impl Writer {
     }
 
     /// The last act of an orderly stop: no number stays reserved.
-    fn finish(&mut self) -> Result<(), WriterError> {
+    pub fn finish(&mut self) -> Result<(), WriterError> {
         self.shared.segments.seal()?;
         self.dead_letters.close()?;
         let end = self.next;

@@ -1,0 +1,131 @@
+//! The disk as the operating system shows it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FlockOperation;
+
+use super::storage::{Access, Disk, DiskFile, StorageError, failed};
+
+/// The operating system's file system.
+#[derive(Debug)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        if let Some(above) = above {
+            self.create_dir(above)?;
+        }
+        fs::create_dir(path)?;
+        self.sync_dir(above.unwrap_or(Path::new(".")))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
+        fs::read_dir(dir)?
+            .map(|entry| {
+                let path = entry?.path();
+                let is_file = path.is_file();
+                Ok((path, is_file))
+            })
+            .collect()
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        let file = File::options()
+            .read(true)
+            .write(access != Access::Read)
+            .create(access == Access::Create)
+            .truncate(access == Access::Create)
+            .open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn used(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.blocks() * 512)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+}
+
+/// Takes the lock file that keeps a second daemon out of a queue directory.
+pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(failed("open", path))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock", path))?;
+    Ok(file)
+}
+
+/// Whether a process holds the lock file. One that is not there is held by nobody.
+pub(crate) fn is_locked(path: &Path) -> Result<bool, StorageError> {
+    match File::options()
+        .write(true)
+        .open(path)
+        .and_then(|file| flock(&file, FlockOperation::NonBlockingLockShared))
+    {
+        Ok(()) => Ok(false),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(true),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
+            _ => Err(failed("open", path)(error)),
+        },
+    }
+}
+
+fn flock(file: &File, operation: FlockOperation) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, operation)?)
+}
