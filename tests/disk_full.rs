@@ -1,0 +1,98 @@
+//! A real disk without room: vehicles keep their records, a start succeeds, and it goes on by itself when there is room.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/loop_disk.rs"]
+mod loop_disk;
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
+#[path = "support/proxy.rs"]
+mod proxy;
+#[path = "support/raw.rs"]
+mod raw;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use daemon::{Daemon, wait_for};
+use loop_disk::LoopDisk;
+use mosquitto::{Mosquitto, Subscriber};
+use proxy::Proxy;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn is_full(daemon: &Daemon) -> bool {
+    daemon.status()["queue"]["full"].as_bool().unwrap()
+}
+
+#[test]
+fn a_full_disk_refuses_vehicles_survives_a_restart_and_recovers_by_itself() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "fleet/#");
+    // Closed: the upstream cannot be reached.
+    let proxy = Proxy::new(broker.port);
+    let mut daemon = Daemon::new(
+        4,
+        "max_bytes = \"1 GiB\"\nsegment_size = \"1 MiB\"\nkeep_free = \"0 B\"",
+        &format!(
+            r#"
+            [records]
+            "*" = ["broker"]
+            [destinations.broker]
+            type = "mqtt"
+            url = "mqtt://127.0.0.1:{}"
+            topic_base = "fleet"
+            layout = "records"
+            "#,
+            proxy.port
+        ),
+    );
+    let disk = LoopDisk::new(&daemon.path("queue"), 32);
+    disk.leave(8 << 20);
+    daemon.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (before, code) = runtime.block_on(raw::send(&daemon, 0, "raw", &[7; 20_000], 2000));
+    assert!(before > 20, "{before}");
+    assert_eq!(code, Some(CloseCode::Again), "after {before} records");
+    assert!(is_full(&daemon));
+    let reason = daemon.status()["queue"]["full_reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("bytes free"), "{reason}");
+
+    // Not one byte is left, and the power goes.
+    disk.leave(0);
+    assert_eq!(disk.free(), 0);
+    daemon.kill_9();
+    daemon.start();
+    let (none, code) = runtime.block_on(raw::send(&daemon, 1, "raw", &[7; 20_000], 1));
+    assert_eq!((none, code), (0, Some(CloseCode::Again)));
+    assert!(is_full(&daemon));
+    assert!(daemon.log().contains("queue full"), "{}", daemon.log());
+
+    // Nobody restarts anything from here on.
+    disk.make_room();
+    wait_for("vehicles are accepted again", LONG, || !is_full(&daemon));
+    let (after, code) = runtime.block_on(raw::send(&daemon, 2, "raw", &[7; 20_000], 20));
+    assert_eq!((after, code), (20, None));
+
+    // A full disk is drained like any other.
+    disk.leave(0);
+    let (_, code) = runtime.block_on(raw::send(&daemon, 3, "raw", &[7; 20_000], 2000));
+    assert_eq!(code, Some(CloseCode::Again));
+    proxy.open();
+    daemon.wait_drained("broker", LONG);
+    wait_for("the drain made room", LONG, || !is_full(&daemon));
+    let received = || {
+        let messages = subscriber.messages();
+        let ids = messages.iter().map(|message| message.property("txid").to_owned());
+        ids.collect::<BTreeSet<_>>().len() as u64
+    };
+    wait_for("everything acknowledged has arrived", LONG, || {
+        received() >= before + after
+    });
+    let (status, _) = daemon.terminate();
+    assert!(status.success(), "{status}");
+    drop(disk);
+}

@@ -1,0 +1,72 @@
+//! A small real file system of its own: ext4 in a file, mounted where a test wants it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A mounted disk; it is unmounted when this is dropped.
+pub(crate) struct LoopDisk {
+    mount: PathBuf,
+}
+
+impl LoopDisk {
+    /// Makes and mounts a disk of so many MiB. The image lies beside the mount point.
+    pub(crate) fn new(mount: &Path, mebibytes: u64) -> Self {
+        let image = mount.with_extension("img");
+        File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
+        std::fs::create_dir_all(mount).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(mount));
+        Self {
+            mount: mount.to_owned(),
+        }
+    }
+
+    /// Puts a file on it that leaves so many bytes free, more or less; as far as there are so many.
+    pub(crate) fn leave(&self, bytes: u64) {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.mount.join("filler"))
+            .unwrap();
+        let block = vec![0x5a; 64 << 10];
+        while self.free() > bytes + block.len() as u64 {
+            if file.write_all(&block).and_then(|()| file.sync_all()).is_err() {
+                break;
+            }
+        }
+        if bytes == 0 {
+            // To the last block.
+            while file.write_all(&block[..4096]).and_then(|()| file.sync_all()).is_ok() {}
+        }
+    }
+
+    /// Takes that file away.
+    pub(crate) fn make_room(&self) {
+        std::fs::remove_file(self.mount.join("filler")).unwrap();
+    }
+
+    pub(crate) fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.mount).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.mount).status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            eprintln!("{} is still mounted", self.mount.display());
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let advice = "this test mounts a disk of its own: run it as root, with e2fsprogs and mount (apt-get install -y e2fsprogs mount)";
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; {advice}"));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {words}; {advice}");
+}
