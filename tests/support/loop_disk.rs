@@ -17,7 +17,9 @@ impl LoopDisk {
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
         std::fs::create_dir_all(mount).unwrap();
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(mount));
+        run(as_root("mount").args(["-o", "loop"]).arg(&image).arg(mount));
+        let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
+        run(as_root("chown").arg(format!("{user}:{group}")).arg(mount));
         Self {
             mount: mount.to_owned(),
         }
@@ -55,15 +57,24 @@ impl LoopDisk {
 
 impl Drop for LoopDisk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.mount).status();
+        let unmounted = as_root("umount").arg("-l").arg(&self.mount).status();
         if !unmounted.is_ok_and(|status| status.success()) {
             eprintln!("{} is still mounted", self.mount.display());
         }
     }
 }
 
+fn as_root(program: &str) -> Command {
+    if rustix::process::getuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.args(["-n", program]);
+    command
+}
+
 fn run(command: &mut Command) {
-    let advice = "this test mounts a disk of its own: run it as root, with e2fsprogs and mount (apt-get install -y e2fsprogs mount)";
+    let advice = "this test mounts a disk of its own: run it as root or with passwordless sudo, after: apt-get install -y e2fsprogs mount";
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; {advice}"));
