@@ -12,6 +12,9 @@ use std::sync::Arc;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::quarantine::Quarantine;
+use super::recovery::may_pass;
+use super::segments::ATTEMPTS;
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::proto::store::{Cursors, Skipped};
 use crate::record::stored::QueueId;
@@ -70,11 +73,28 @@ impl CursorError {
 
 impl CursorFile {
     /// Opens the file. `None` for the content: there is none that can be trusted.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, Option<Saved>), CursorError> {
-        let file = match storage::open_after_crash(&**disk, path) {
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        quarantine: &Quarantine,
+    ) -> Result<(Self, Option<Saved>), CursorError> {
+        let mut opened = storage::open_after_crash(&**disk, path);
+        for _ in 1..ATTEMPTS {
+            if opened
+                .as_ref()
+                .is_err_and(|error| error.source.kind() != ErrorKind::NotFound)
+            {
+                opened = storage::open_after_crash(&**disk, path);
+            }
+        }
+        let file = match opened {
             Ok(file) => Some(file),
             Err(error) if error.source.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
+            Err(error) if may_pass(&error.source) => return Err(error.into()),
+            Err(error) => {
+                quarantine.take(path, &error.to_string(), None)?;
+                None
+            }
         };
         let slots = file.as_deref().map(|file| [read_slot(file, 0), read_slot(file, 1)]);
         let slots = slots.unwrap_or([Slot::Empty, Slot::Empty]);
@@ -217,7 +237,8 @@ mod tests {
 
     fn open(dir: &Path) -> (CursorFile, Option<Saved>) {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        CursorFile::open(&disk, &dir.join("cursors")).unwrap()
+        let quarantine = Quarantine::new(&disk, dir.join("quarantine"));
+        CursorFile::open(&disk, &dir.join("cursors"), &quarantine).unwrap()
     }
 
     #[test]

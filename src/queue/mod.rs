@@ -6,8 +6,11 @@
 mod backend;
 mod cursor;
 mod dead_letters;
+mod guarded;
 mod inlet;
+mod lost;
 mod positions;
+mod quarantine;
 mod reader;
 mod real_disk;
 mod recovery;
@@ -17,7 +20,6 @@ pub mod storage;
 mod tail;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -41,7 +43,9 @@ use crate::record::stored::QueueId;
 use cursor::{CursorFile, Saved};
 use dead_letters::DeadLetters;
 use inlet::Inlet;
+use lost::Lost;
 use positions::Positions;
+use quarantine::Quarantine;
 use real_disk::RealDisk;
 use segments::Segments;
 use storage::Disk;
@@ -110,7 +114,7 @@ pub(crate) struct Shared {
     /// One more than the number of the newest committed record.
     committed: watch::Sender<u64>,
     counts: Counts,
-    lost: Mutex<BTreeSet<u64>>,
+    lost: Mutex<Lost>,
     /// Numbers that starts after a crash passed over.
     skipped: Vec<Range<u64>>,
     /// Why records are refused.
@@ -151,16 +155,12 @@ impl Shared {
         if to <= from {
             return;
         }
-        let new = self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(from);
-        if new {
-            self.counts.lost.fetch_add(to - from, Ordering::Relaxed);
-            tracing::error!(
-                from,
-                to = to - 1,
-                lost = to - from,
-                reason,
-                "records lost: they cannot be read"
-            );
+        let new = self.lost.lock().unwrap_or_else(PoisonError::into_inner).add(from..to);
+        for range in new {
+            let lost = range.end - range.start;
+            self.counts.lost.fetch_add(lost, Ordering::Relaxed);
+            let (from, to) = (range.start, range.end - 1);
+            tracing::error!(from, to, lost, reason, "records lost: they cannot be read");
         }
     }
 
@@ -232,8 +232,8 @@ impl Queue {
     /// of what a disk can do.
     pub fn open_on(disk: &Arc<dyn Disk>, dir: &Path, settings: Settings) -> Result<(Self, Writer), OpenError> {
         storage::create_dir(&**disk, dir)?;
-        let (cursors, saved) = CursorFile::open(disk, &dir.join("cursors"))?;
-        let quarantine = dir.join("quarantine");
+        let quarantine = Quarantine::new(disk, dir.join("quarantine"));
+        let (cursors, saved) = CursorFile::open(disk, &dir.join("cursors"), &quarantine)?;
         let expected = saved.as_ref().map(|saved| saved.queue);
         let (segments, found) = Segments::recover(disk, &dir.join("segments"), &quarantine, expected)?;
         let id = found.unwrap_or_else(QueueId::random);
@@ -273,18 +273,15 @@ impl Queue {
             tail: Mutex::new(Tail::new(TAIL_BYTES)),
             positions: Positions::new(positions.clone()),
             counts: Counts::default(),
-            lost: Mutex::default(),
+            lost: Mutex::new(Lost::never_used(&skipped)),
             skipped,
             full: Mutex::default(),
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
         });
-        if shared.segments.count() > 0 {
-            shared.report_lost(
-                shared.segments.end(),
-                known,
-                "they were committed and are in no segment",
-            );
+        if let Some(oldest) = shared.positions.oldest() {
+            let from = shared.segments.end().max(oldest);
+            shared.report_lost(from, known, "they were committed and are in no segment");
         }
         let saved = saved.unwrap_or(Saved {
             queue: id,

@@ -100,12 +100,9 @@ impl DiskFile for RealFile {
 
 /// Takes the lock file that keeps a second daemon out of a queue directory.
 pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(failed("open", path))?;
+    let opened = File::options().create(true).truncate(false).write(true).open(path);
+    // Whatever lies there can be locked.
+    let file = opened.or_else(|_| File::open(path)).map_err(failed("open", path))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock", path))?;
     Ok(file)
 }

@@ -3,7 +3,6 @@
 //! A segment is appended to only by the process that created it. Before its first row it exists under its name, with
 //! its directory synced; once sealed it has been closed, opened again and checked, and nothing writes to it any more.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::backend::{Direct, Overlay};
+use super::guarded::{Guarded, caught};
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::stored::{QueueId, next_frame};
 
@@ -79,16 +79,17 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
-    /// What the file system said, if it is that.
+    /// What the operating system said, if it is that. redb has I/O errors of its own for what is damaged.
     pub(crate) fn io(&self) -> Option<&std::io::Error> {
-        match self {
+        let error = match self {
             Self::Storage(error) => Some(&error.source),
             Self::Database { source, .. } => match source.as_ref() {
                 redb::Error::Io(error) => Some(error),
                 _ => None,
             },
             Self::Panicked { .. } | Self::Newer { .. } | Self::Damaged { .. } => None,
-        }
+        };
+        error.filter(|error| error.raw_os_error().is_some())
     }
 }
 
@@ -118,7 +119,7 @@ pub(crate) fn first_of(name: &str) -> Option<u64> {
 pub(crate) struct OpenSegment {
     pub path: PathBuf,
     pub meta: Meta,
-    database: Database,
+    database: Guarded,
     file: Direct,
 }
 
@@ -155,7 +156,7 @@ impl OpenSegment {
             Ok(database) => Ok(Self {
                 path,
                 meta,
-                database,
+                database: Guarded::new(database),
                 file,
             }),
             Err(error) => {
@@ -197,7 +198,7 @@ impl OpenSegment {
 
     pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {
         caught(&self.path, || {
-            read_chunks(&self.database, from, max_bytes).map_err(named(&self.path))
+            read_chunks(&*self.database, from, max_bytes).map_err(named(&self.path))
         })
     }
 
@@ -209,9 +210,7 @@ impl OpenSegment {
         drop(database);
         let sealed = SealedSegment::open(disk, &path)?;
         let last = sealed.last_chunk()?;
-        let found = last
-            .and_then(|raw| count_frames(&raw, meta.queue).ok())
-            .unwrap_or(meta.first);
+        let found = last.map_or(meta.first, |raw| intact_frames(&raw, meta.queue).0);
         match found == end {
             true => Ok(()),
             false => Err(damaged(
@@ -233,7 +232,7 @@ pub(crate) struct RawChunk {
 pub(crate) struct SealedSegment {
     path: PathBuf,
     pub meta: Meta,
-    database: Database,
+    database: Guarded,
 }
 
 impl SealedSegment {
@@ -253,7 +252,8 @@ impl SealedSegment {
                 .set_cache_size(SEALED_CACHE)
                 .create_with_backend(overlay)
                 .map_err(|error| named(path)(error.into()))?;
-            let meta = read_meta(&database, path)?;
+            let database = Guarded::new(database);
+            let meta = read_meta(&*database, path)?;
             Ok(Self {
                 path: path.to_owned(),
                 meta,
@@ -264,7 +264,7 @@ impl SealedSegment {
 
     pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {
         caught(&self.path, || {
-            read_chunks(&self.database, from, max_bytes).map_err(named(&self.path))
+            read_chunks(&*self.database, from, max_bytes).map_err(named(&self.path))
         })
     }
 
@@ -285,31 +285,39 @@ impl SealedSegment {
 /// durable and read through. Returns its meta and one more than the last number that can be read.
 pub(crate) fn settle(disk: &dyn Disk, path: &Path) -> Result<(Meta, u64), SegmentError> {
     let sealed = SealedSegment::of(storage::open_after_crash(disk, path)?, path)?;
-    let mut end = sealed.meta.first;
+    if path.file_name() != Some(file_name(sealed.meta.first).as_ref()) {
+        return Err(damaged(path, format!("holds records from {} on", sealed.meta.first)));
+    }
+    let (mut at, mut end) = (sealed.meta.first, sealed.meta.first);
     loop {
-        let chunks = sealed.read(end, 1 << 20)?;
+        let chunks = sealed.read(at, 1 << 20)?;
         let Some(last) = chunks.last() else { break };
         for raw in &chunks {
-            if let Err(error) = count_frames(raw, sealed.meta.queue) {
-                tracing::error!(segment = %path.display(), %error, "damaged record in the newest segment");
+            let (intact, error) = intact_frames(raw, sealed.meta.queue);
+            if let Some(error) = error {
+                tracing::warn!(segment = %path.display(), %error, "damaged record in the newest segment");
+            }
+            // A row of which nothing is intact may not even be where its key says.
+            if intact > raw.first {
+                end = end.max(intact);
             }
         }
-        end = count_frames(last, sealed.meta.queue)
-            .unwrap_or(last.first + 1)
-            .max(end + 1);
+        at = count_unchecked(last).max(at + 1);
     }
     Ok((sealed.meta, end))
 }
 
-/// One more than the number of a chunk's last frame; every frame is checked.
-pub(crate) fn count_frames(raw: &RawChunk, queue: QueueId) -> Result<u64, crate::record::stored::FrameError> {
+/// One more than the number of the last frame up to which a chunk is intact, and why it is not to its end.
+pub(crate) fn intact_frames(raw: &RawChunk, queue: QueueId) -> (u64, Option<crate::record::stored::FrameError>) {
     let mut bytes = raw.bytes.clone();
     let mut number = raw.first;
     while !bytes.is_empty() {
-        next_frame(&mut bytes, queue, number)?;
+        if let Err(error) = next_frame(&mut bytes, queue, number) {
+            return (number, Some(error));
+        }
         number += 1;
     }
-    Ok(number)
+    (number, None)
 }
 
 fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, SegmentError> {
@@ -384,7 +392,7 @@ fn count_unchecked(raw: &RawChunk) -> u64 {
     number
 }
 
-fn damaged(path: &Path, reason: String) -> SegmentError {
+pub(crate) fn damaged(path: &Path, reason: String) -> SegmentError {
     SegmentError::Damaged {
         path: path.to_owned(),
         reason,
@@ -397,19 +405,4 @@ fn named(path: &Path) -> impl FnOnce(redb::Error) -> SegmentError {
         path,
         source: Box::new(source),
     }
-}
-
-/// redb panics on some damaged pages; a damaged segment must not take the daemon with it.
-fn caught<T>(path: &Path, read: impl FnOnce() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(SegmentError::Panicked {
-            path: path.to_owned(),
-            message: message.to_owned(),
-        })
-    })
 }

@@ -8,6 +8,7 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::quarantine::Quarantine;
 use super::recovery::is_passing;
 use super::segment::{self, Chunk, Meta, OpenSegment, RawChunk, SealedSegment, SegmentError};
 use super::storage::{self, Disk, StorageError, failed};
@@ -37,7 +38,7 @@ impl SegmentsError {
 pub(crate) struct Segments {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
-    pub(super) quarantine: PathBuf,
+    pub(super) quarantine: Quarantine,
     pub(super) listed: Mutex<Listed>,
     pub(super) open: RwLock<Option<OpenSegment>>,
 }
@@ -252,6 +253,12 @@ impl Segments {
             } else {
                 self.read_sealed(first, from, max_bytes, handle)
             };
+            // A damaged key must not hide what is intact behind this segment.
+            let bound = next.unwrap_or_else(|| self.end());
+            let read = read.map(|mut read| {
+                read.chunks.retain(|chunk| (first..bound).contains(&chunk.first));
+                read
+            });
             match (read, next) {
                 (Ok(read), _) if !read.chunks.is_empty() => {
                     self.lock().failures.remove(&first);
@@ -300,7 +307,14 @@ impl Segments {
         if handle.0.as_ref().is_none_or(|(opened, _)| *opened != first) {
             // The old one is closed first: a reader has one file open at most.
             handle.0 = None;
-            handle.0 = Some((first, SealedSegment::open(&*self.disk, &self.path(first))?));
+            let (path, sealed) = (self.path(first), SealedSegment::open(&*self.disk, &self.path(first))?);
+            if sealed.meta.first != first {
+                return Err(segment::damaged(
+                    &path,
+                    format!("holds records from {} on", sealed.meta.first),
+                ));
+            }
+            handle.0 = Some((first, sealed));
         }
         let (_, sealed) = handle.0.as_ref().expect("it was set just above");
         let chunks = sealed.read(from, max_bytes)?;
@@ -339,8 +353,11 @@ impl Segments {
         let Some(bytes) = self.lock().segments.remove(&first) else {
             return Ok(()); // another reader was here first, or it was consumed
         };
-        self.set_aside(&self.path(first), &error.to_string(), Some((first, Some(end))))
-            // What could not be set aside is still there, and no cursor may pass it.
-            .inspect_err(|_| self.lock().segments.extend([(first, bytes)]))
+        let taken = self
+            .quarantine
+            .take(&self.path(first), &error.to_string(), Some((first, Some(end))));
+        // What could not be set aside is still there, and no cursor may pass it.
+        taken.inspect_err(|_| self.lock().segments.extend([(first, bytes)]))?;
+        Ok(())
     }
 }

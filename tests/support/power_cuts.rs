@@ -38,6 +38,9 @@ pub(crate) const SETTINGS: Settings = Settings {
 /// A record by vehicle and its own count.
 type Txid = (usize, u64);
 
+/// What each number of each queue stood for.
+type Numbers = BTreeMap<([u8; 16], u64), Txid>;
+
 /// One vehicle as it lives through restarts of the gateway. What was not acknowledged then is not sent again, so that
 /// every record is sent once.
 struct Vehicle {
@@ -96,7 +99,7 @@ struct Run {
     runtime: tokio::runtime::Runtime,
     vehicles: Arc<Mutex<Vec<Vehicle>>>,
     /// Numbers that were seen, and what they stood for: for ever.
-    numbers: BTreeMap<u64, Txid>,
+    numbers: Numbers,
     /// How far each destination has confirmed.
     advanced: BTreeMap<&'static str, u64>,
     report: Report,
@@ -348,7 +351,8 @@ impl Run {
                 newest[vehicle] = Some(count);
                 found.insert((vehicle, count));
             }
-            let confirmed: BTreeSet<Txid> = self.numbers.range(..cursor).map(|(_, txid)| *txid).collect();
+            let (first, end) = ((queue.id().0, 0), (queue.id().0, cursor));
+            let confirmed: BTreeSet<Txid> = self.numbers.range(first..end).map(|(_, txid)| *txid).collect();
             for (vehicle, acked) in seen.acked.iter().enumerate() {
                 for count in acked.iter().cloned().flatten() {
                     let txid = (vehicle, count);
@@ -380,11 +384,11 @@ fn seen(vehicles: &[Vehicle]) -> Seen {
 }
 
 /// A number stands for one record, whatever happens.
-fn note(numbers: &mut BTreeMap<u64, Txid>, queued: &Queued) -> Txid {
+fn note(numbers: &mut Numbers, queued: &Queued) -> Txid {
     let text = String::from_utf8(queued.record.txid.to_vec()).unwrap();
     let (vehicle, count) = text.trim_matches(['<', '>']).split_once('/').unwrap();
     let txid = (vehicle.parse().unwrap(), count.parse().unwrap());
-    let before = numbers.insert(queued.id.number, txid);
+    let before = numbers.insert((queued.id.queue.0, queued.id.number), txid);
     assert!(
         before.is_none_or(|before| before == txid),
         "number {} stood for {before:?} and stands for {txid:?}",

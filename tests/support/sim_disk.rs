@@ -123,6 +123,7 @@ pub(crate) struct State {
     durable_names: BTreeMap<PathBuf, u64>,
     renamings: Vec<Renaming>,
     dirs: BTreeSet<PathBuf>,
+    unreadable: BTreeSet<u64>,
     next_inode: u64,
     /// Bytes in all; none: without limit.
     pub(crate) capacity: Option<u64>,
@@ -181,21 +182,63 @@ impl State {
             names,
             renamings: Vec::new(),
             dirs: self.dirs.clone(),
+            unreadable: self.unreadable.clone(),
             next_inode: self.next_inode,
             capacity: self.capacity,
         }
     }
 
+    /// Every file.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.names.keys().cloned().collect()
+    }
+
+    /// A file's bytes as the next start reads them.
+    pub(crate) fn content(&self, path: &Path) -> Vec<u8> {
+        let content = &self.inodes[&self.names[path]].live;
+        let mut all = vec![0; content.length as usize];
+        content.read(&mut all, 0).unwrap();
+        all
+    }
+
+    /// Puts a file with these bytes under a name, durably.
+    pub(crate) fn put(&mut self, path: &Path, bytes: &[u8]) {
+        let mut content = Content::default();
+        content.write(bytes, 0);
+        let inode = Inode {
+            live: content.clone(),
+            durable: content,
+            pending: Vec::new(),
+        };
+        self.inodes.insert(self.next_inode, inode);
+        self.names.insert(path.to_owned(), self.next_inode);
+        self.durable_names.insert(path.to_owned(), self.next_inode);
+        self.next_inode += 1;
+    }
+
+    /// Takes a name away, durably.
+    pub(crate) fn take(&mut self, path: &Path) {
+        self.names.remove(path);
+        self.durable_names.remove(path);
+    }
+
+    /// Puts a directory under a name.
+    pub(crate) fn make_dir(&mut self, path: &Path) {
+        self.take(path);
+        self.dirs.insert(path.to_owned());
+    }
+
+    /// No byte of a file can be read any more.
+    pub(crate) fn make_unreadable(&mut self, path: &Path) {
+        self.unreadable.insert(self.names[path]);
+    }
+
     /// Whether some file under a directory holds these bytes.
     pub(crate) fn holds(&self, dir: &Path, bytes: &[u8]) -> bool {
         let below = self.names.iter().filter(|(path, _)| path.starts_with(dir));
-        let mut contents = below.map(|(_, inode)| {
-            let content = &self.inodes[inode].live;
-            let mut all = vec![0; content.length as usize];
-            content.read(&mut all, 0).unwrap();
-            all
-        });
-        contents.any(|all| all.windows(bytes.len()).any(|window| window == bytes))
+        below
+            .map(|(path, _)| self.content(path))
+            .any(|all| all.windows(bytes.len()).any(|window| window == bytes))
     }
 }
 
@@ -346,6 +389,9 @@ fn not_found() -> io::Error {
 impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.call("create_dir")?;
+        if inner.state.names.contains_key(path) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::EXIST.raw_os_error()));
+        }
         for dir in path.ancestors() {
             inner.state.dirs.insert(dir.to_owned());
         }
@@ -365,6 +411,9 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let kind = if access == Access::Create { "create" } else { "open" };
         let mut inner = self.call(kind)?;
+        if inner.state.dirs.contains(path) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ISDIR.raw_os_error()));
+        }
         let existing = inner.state.names.get(path).copied();
         let inode = match (existing, access) {
             (Some(inode), Access::Create) => {
@@ -393,6 +442,10 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.call("rename")?;
+        if inner.state.dirs.remove(from) {
+            inner.state.dirs.insert(to.to_owned());
+            return Ok(());
+        }
         let inode = inner.state.names.remove(from).ok_or_else(not_found)?;
         inner.state.names.insert(to.to_owned(), inode);
         if from.parent() == to.parent() {
@@ -465,7 +518,11 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.call("read")?.state.inodes[&self.inode].live.read(buffer, offset)
+        let inner = self.call("read")?;
+        if inner.state.unreadable.contains(&self.inode) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
+        inner.state.inodes[&self.inode].live.read(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -1,0 +1,71 @@
+//! `quarantine/`: what cannot be used, kept for a person to look at, each with a note.
+//!
+//! Nothing is ever deleted that may hold a record, and nothing that lies in the way keeps the daemon from starting.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::storage::{self, Access, Disk, StorageError};
+
+#[derive(Clone)]
+pub(crate) struct Quarantine {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+impl Quarantine {
+    pub(crate) fn new(disk: &Arc<dyn Disk>, dir: PathBuf) -> Self {
+        Self {
+            disk: Arc::clone(disk),
+            dir,
+        }
+    }
+
+    /// Makes a directory; what lies under its name and is none is moved away.
+    pub(crate) fn directory(&self, path: &Path) -> Result<(), StorageError> {
+        match storage::create_dir(&*self.disk, path) {
+            Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
+                self.take(path, "not a directory", None)?;
+                storage::create_dir(&*self.disk, path)
+            }
+            other => other,
+        }
+    }
+
+    /// Moves a file or directory here. `lost` are the numbers of the records in it, as far as they are known.
+    pub(crate) fn take(&self, path: &Path, reason: &str, lost: Option<(u64, Option<u64>)>) -> Result<(), StorageError> {
+        storage::create_dir(&*self.disk, &self.dir)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        let target = self.dir.join(format!("{name}.{now}"));
+        let numbers = match lost {
+            Some((first, Some(end))) => format!("it held records {first} to {}", end.saturating_sub(1)),
+            Some((first, None)) => format!("it held records from {first} on, or none"),
+            None => "it held no record of this queue".to_owned(),
+        };
+        let (file, moved_to) = (path.display(), target.display());
+        match lost {
+            // How far it went is known to nobody.
+            Some((_, None)) => tracing::error!(%file, %moved_to, reason, "set aside: {numbers}"),
+            // Which records are lost is said by whoever misses them.
+            _ => tracing::warn!(%file, %moved_to, reason, "set aside: {numbers}"),
+        }
+        match storage::rename(&*self.disk, path, &target) {
+            Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        let note = self.dir.join(format!("{name}.{now}.txt"));
+        let text = format!("{reason}\n{numbers}\n");
+        // The log has said the same.
+        let written = self.disk.open(&note, Access::Create);
+        if let Err(error) = written.and_then(|file| file.write_at(text.as_bytes(), 0)) {
+            tracing::warn!(%error, note = %note.display(), "cannot write the note beside it");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! Queues that released builds have written open in this one, and one from a newer build is left alone.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/fixture.rs"]
+mod fixture;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use waystation::queue::{Item, Queue, Queued};
+
+async fn drain(queue: &Queue, destination: &str) -> Vec<Queued> {
+    let mut reader = queue.reader(destination);
+    let mut records = Vec::new();
+    while queue.snapshot().committed > reader.position() {
+        records.extend(reader.next(64 << 10).await.unwrap().records);
+    }
+    records
+}
+
+#[tokio::test]
+async fn a_queue_of_format_1_opens_with_everything_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    assert_eq!(
+        queue.id().to_string(),
+        fs::read_to_string("tests/data/queue-format-1.id").unwrap().trim()
+    );
+    for (destination, cursor) in fixture::CURSORS {
+        queue.register(destination, true);
+        assert_eq!(queue.cursor(destination), cursor);
+        let records = drain(&queue, destination).await;
+        let expected: Vec<_> = (cursor..fixture::RECORDS).map(fixture::record).collect();
+        assert_eq!(
+            records.iter().map(|queued| queued.record.clone()).collect::<Vec<_>>(),
+            expected
+        );
+        let numbers: Vec<_> = records.iter().map(|queued| queued.id.number).collect();
+        assert_eq!(numbers, (cursor..fixture::RECORDS).collect::<Vec<_>>());
+    }
+    queue
+        .submitter()
+        .store(Item::Record(fixture::record(1000)))
+        .await
+        .unwrap();
+    let last = drain(&queue, "cloud").await.pop().unwrap();
+    assert_eq!(last.record, fixture::record(1000));
+    assert_eq!(queue.snapshot().lost, 0);
+    assert!(!dir.path().join("quarantine").exists());
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+}
+
+/// Every file's bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(self::files(&path)),
+            false => drop(files.insert(path.clone(), fs::read(path).unwrap())),
+        }
+    }
+    files
+}
+
+#[test]
+fn a_queue_from_a_newer_build_is_refused_and_left_as_it_is() {
+    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let newest = files(&dir.path().join("segments")).into_keys().next_back().unwrap();
+    let database = redb::Database::open(&newest).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut table = transaction.open_table(META).unwrap();
+    table.insert("format", 2_u64.to_le_bytes().as_slice()).unwrap();
+    drop(table);
+    transaction.commit().unwrap();
+    drop(database);
+
+    let before = files(dir.path());
+    let Err(error) = Queue::open(dir.path(), fixture::SETTINGS) else {
+        panic!("it opened");
+    };
+    let error = error.to_string();
+    assert!(
+        error.contains("format 2 is newer") && error.contains(newest.to_str().unwrap()),
+        "{error}"
+    );
+    assert_eq!(files(dir.path()), before);
+}

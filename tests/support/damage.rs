@@ -1,0 +1,276 @@
+//! Damage to a queue's directory: it always opens, delivers in order what is intact, and says how much is not.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use waystation::queue::storage::Disk;
+use waystation::queue::{Item, Queue, Writer};
+use waystation::record::Record;
+
+use crate::power_cuts::{SETTINGS, drain, record};
+use crate::sim_disk::{SimDisk, State, below, seeded};
+
+const DIR: &str = "/queue";
+const DESTINATIONS: [&str; 2] = ["cloud", "home"];
+
+/// A queue before anything happens to it.
+struct Sound {
+    state: State,
+    records: BTreeMap<u64, Record>,
+    /// Numbers that the cursors file knows to be committed.
+    known: u64,
+    cursors: BTreeMap<&'static str, u64>,
+}
+
+/// What one case did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Report {
+    pub(crate) cases: u64,
+    pub(crate) missing: u64,
+    pub(crate) delivered: u64,
+}
+
+/// Runs one seed: a queue, and some cases of damage to it.
+pub(crate) fn run(seed: u64, cases: u64) -> Report {
+    let run = move || {
+        let mut rng = seeded(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let sound = sound(&mut rng, &runtime);
+        let mut report = Report::default();
+        for _ in 0..cases {
+            case(&sound, &mut rng, &runtime, &mut report);
+        }
+        report
+    };
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        eprintln!("seed {seed} failed; once more: cargo run --release --example damage -- --seed {seed}");
+        std::panic::resume_unwind(panic)
+    })
+}
+
+fn open(state: State) -> (Arc<SimDisk>, Queue, Writer) {
+    let sim = SimDisk::new(state);
+    let disk: Arc<dyn Disk> = Arc::clone(&sim) as Arc<dyn Disk>;
+    let opened = Queue::open_on(&disk, Path::new(DIR), SETTINGS);
+    let (queue, writer) = opened.unwrap_or_else(|error| panic!("the queue does not open: {error}"));
+    for destination in DESTINATIONS {
+        queue.register(destination, true);
+    }
+    (sim, queue, writer)
+}
+
+fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: &mut StdRng) {
+    let mut submitter = queue.submitter();
+    let count = numbers.end - numbers.start;
+    for number in numbers {
+        let bytes = rng.random_range(0..3000);
+        let handed_in = submitter
+            .submit(Item::Record(record((0, number), bytes)))
+            .now_or_never();
+        handed_in.expect("there is room in the line").unwrap();
+        if below(rng, 3) == 0 {
+            assert!(writer.turn(Instant::now()).unwrap());
+        }
+    }
+    while submitter.committed() < count {
+        assert!(writer.turn(Instant::now()).unwrap());
+    }
+}
+
+fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
+    let (disk, queue, mut writer) = open(State::default());
+    let total = rng.random_range(60..160);
+    send(&queue, &mut writer, 0..total, rng);
+    let all = runtime.block_on(drain(&queue, "cloud")).unwrap();
+    assert_eq!(all.len() as u64, total);
+    let mut cursors = BTreeMap::new();
+    for destination in DESTINATIONS {
+        let cursor = below(rng, all.len() / 2) as u64;
+        queue.advance(destination, cursor);
+        cursors.insert(destination, cursor);
+    }
+    writer.housekeep().unwrap();
+    let known = queue.snapshot().committed;
+    // Beyond what the cursors file knows, unless the stop is an orderly one.
+    send(&queue, &mut writer, total..total + 20, rng);
+    let rest = runtime.block_on(drain(&queue, "cloud")).unwrap();
+    let all = all.into_iter().chain(rest);
+    let records = all.map(|queued| (queued.id.number, queued.record)).collect();
+    let orderly = below(rng, 2) == 0;
+    if orderly {
+        writer.finish().unwrap();
+    }
+    let known = if orderly { queue.snapshot().committed } else { known };
+    Sound {
+        state: disk.die(),
+        records,
+        known,
+        cursors,
+    }
+}
+
+fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, report: &mut Report) {
+    let mut state = sound.state.clone();
+    let mut damaged = BTreeSet::new();
+    let mut what = Vec::new();
+    for _ in 0..rng.random_range(1..4) {
+        damage(&mut state, rng, &mut damaged, &mut what);
+    }
+    let cursors_intact = !damaged.contains(Path::new("/queue/cursors"));
+    let (_disk, queue, mut writer) = open(state);
+    let mut missing = BTreeSet::new();
+    for destination in DESTINATIONS {
+        let cursor = queue.cursor(destination);
+        if cursors_intact {
+            assert_eq!(cursor, sound.cursors[destination], "{what:?}");
+        }
+        // Without the cursors and the oldest segment nobody knows what there was.
+        let oldest_intact = !damaged.contains(&segments(&sound.state)[0]);
+        assert!(
+            cursor <= sound.cursors[destination] || !cursors_intact && !oldest_intact,
+            "{what:?}"
+        );
+        let mut newest = None;
+        let mut found = BTreeSet::new();
+        for queued in read(&queue, destination, runtime) {
+            let number = queued.0;
+            assert!(newest < Some(number), "{number} behind {newest:?}: {what:?}");
+            newest = Some(number);
+            let same = sound.records.get(&number) == Some(&queued.1);
+            assert!(same, "{number} is another: {what:?}");
+            found.insert(number);
+        }
+        for (number, path) in files(sound) {
+            let intact = !damaged.contains(&path);
+            assert!(
+                !intact || number < cursor || found.contains(&number),
+                "{number} in {} is intact and not delivered to {destination}: {what:?}",
+                path.display()
+            );
+        }
+        let expected = sound.records.range(cursor..).map(|(number, _)| *number);
+        missing.extend(expected.filter(|number| !found.contains(number)));
+        report.delivered += found.len() as u64;
+    }
+    let lost = queue.snapshot().lost;
+    let certain = missing.iter().filter(|number| **number < sound.known).count() as u64;
+    if cursors_intact {
+        assert!(lost >= certain, "{lost} are said to be lost, {certain} are: {what:?}");
+    }
+    assert!(
+        lost <= missing.len() as u64,
+        "{lost} are said to be lost, {} are: {what:?}",
+        missing.len()
+    );
+    report.cases += 1;
+    report.missing += missing.len() as u64;
+
+    // And it goes on.
+    send(&queue, &mut writer, 1000..1005, rng);
+    let records = read(&queue, "cloud", runtime);
+    let new: Vec<_> = records
+        .iter()
+        .filter(|(_, record)| record.received_at >= 1000)
+        .collect();
+    assert_eq!(new.len(), 5, "{what:?}");
+    let last = sound.records.keys().next_back().copied();
+    assert!(Some(new[0].0) > last, "a number is used again: {what:?}");
+}
+
+/// Reads again what fails, as the forwarder does.
+fn read(queue: &Queue, destination: &str, runtime: &tokio::runtime::Runtime) -> Vec<(u64, Record)> {
+    for _ in 0..200 {
+        if let Ok(records) = runtime.block_on(drain(queue, destination)) {
+            let records = records.into_iter().map(|queued| (queued.id.number, queued.record));
+            return records.collect();
+        }
+    }
+    panic!("{destination} cannot read on");
+}
+
+/// Each record's number with the file that holds it.
+fn files(sound: &Sound) -> Vec<(u64, PathBuf)> {
+    let segments = segments(&sound.state);
+    let holder = |number: u64| segments.iter().rev().find(|path| first_of(path) <= number).cloned();
+    // Others were consumed before.
+    let held = sound
+        .records
+        .keys()
+        .filter_map(|number| Some((*number, holder(*number)?)));
+    held.collect()
+}
+
+fn segments(state: &State) -> Vec<PathBuf> {
+    let in_segments =
+        |path: &PathBuf| path.starts_with("/queue/segments") && path.extension().is_some_and(|end| end == "redb");
+    state.files().into_iter().filter(in_segments).collect()
+}
+
+fn first_of(path: &Path) -> u64 {
+    path.file_stem().unwrap().to_str().unwrap().parse().unwrap()
+}
+
+fn damage(state: &mut State, rng: &mut StdRng, damaged: &mut BTreeSet<PathBuf>, what: &mut Vec<String>) {
+    let mut files = segments(state);
+    let cursors = PathBuf::from("/queue/cursors");
+    if state.files().contains(&cursors) && below(rng, 6) == 0 {
+        files = vec![cursors];
+    }
+    if files.is_empty() {
+        return;
+    }
+    let path = files[below(rng, files.len())].clone();
+    let mut bytes = state.content(&path);
+    let kind = below(rng, 12);
+    what.push(format!("{kind} on {}", path.display()));
+    match kind {
+        0 | 1 => {
+            for _ in 0..rng.random_range(1..20) {
+                if let Some(length) = bytes.len().checked_sub(1) {
+                    let at = below(rng, length + 1);
+                    bytes[at] ^= 1 << below(rng, 8);
+                }
+            }
+            state.put(&path, &bytes);
+        }
+        2 | 3 => {
+            let pages = bytes.chunks_mut(4096).filter(|_| rng.random_bool(0.1));
+            pages.for_each(|page| page.fill(0));
+            state.put(&path, &bytes);
+        }
+        4 => {
+            bytes.truncate(below(rng, bytes.len() + 1));
+            state.put(&path, &bytes);
+        }
+        5 => {
+            let garbage = rng.random_range(1..9000);
+            bytes.extend((0..garbage).map(|_| rng.random::<u8>()));
+            state.put(&path, &bytes);
+        }
+        6 => {
+            let other = files[below(rng, files.len())].clone();
+            let others = state.content(&other);
+            state.put(&other, &bytes);
+            state.put(&path, &others);
+            if other != path {
+                damaged.insert(other);
+            }
+        }
+        7 => state.take(&path),
+        8 => state.make_unreadable(&path),
+        9 => state.put(&path, &[]),
+        10 => state.make_dir(&path),
+        _ => {
+            state.put(&path.with_file_name("notes.txt"), b"hello");
+            state.put(&path.with_extension("tmp"), b"half");
+            return;
+        }
+    }
+    damaged.insert(path);
+}
