@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod pki;
+pub mod queue;
 pub mod run;
 pub mod sample;
 pub mod simulate;
@@ -37,6 +38,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Vehicles, for trying and for load
     Simulate(simulate::SimulateArgs),
+    /// What lies in the queue, and whether all of it can be read
+    Queue(queue::QueueArgs),
     /// A throwaway certificate authority, server certificate and vehicle certificates
     Pki(pki::PkiArgs),
 }
@@ -75,6 +78,11 @@ pub fn main() -> ExitCode {
             Err(error) => failed(&error, 1),
         },
         Command::Simulate(args) => simulate::run(args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
+        Command::Queue(args) => match queue::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(queue::QueueError::Config(error)) => failed(&error, EXIT_CONFIG),
+            Err(error) => failed(&error, 1),
+        },
         Command::Pki(args) => pki::run(&args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
     }
 }

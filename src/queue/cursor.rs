@@ -96,32 +96,24 @@ impl CursorFile {
                 None
             }
         };
-        let slots = file.as_deref().map(|file| [read_slot(file, 0), read_slot(file, 1)]);
-        let slots = slots.unwrap_or([Slot::Empty, Slot::Empty]);
-        let damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
-        let newest = slots
-            .into_iter()
-            .filter_map(Slot::intact)
-            .max_by_key(|cursors| cursors.sequence);
+        let newest = file.as_deref().and_then(newest);
         let this = Self {
             disk: Arc::clone(disk),
             path: path.to_owned(),
             // One of which nothing can be read is made anew, so that its old slots never count again.
             file: file.filter(|_| newest.is_some()),
-            sequence: newest.as_ref().map_or(0, |cursors| cursors.sequence),
+            sequence: newest.as_ref().map_or(0, |(sequence, _)| *sequence),
         };
-        let saved = newest.and_then(|cursors| {
-            Some(Saved {
-                queue: QueueId::from_slice(&cursors.queue_id)?,
-                committed: cursors.committed,
-                // The damaged slot may have been the newer one, and reserved more.
-                reserved: cursors.reserved + if damaged { 2 * RESERVE } else { 0 },
-                positions: cursors.positions.into_iter().collect(),
-                dead_letter_next: cursors.dead_letter_next,
-                skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
-            })
-        });
-        Ok((this, saved))
+        Ok((this, newest.and_then(|(_, saved)| saved)))
+    }
+
+    /// What the file says, leaving it as it is.
+    pub(crate) fn peek(disk: &dyn Disk, path: &Path) -> Result<Option<Saved>, StorageError> {
+        match disk.open(path, Access::Read) {
+            Ok(file) => Ok(newest(&*file).and_then(|(_, saved)| saved)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("open", path)(error)),
+        }
     }
 
     /// The file, made at the first save: a full disk keeps nobody from starting.
@@ -181,6 +173,24 @@ impl CursorFile {
         self.sequence = sequence;
         Ok(())
     }
+}
+
+/// The newest intact slot: its sequence, and its content if that is of a queue.
+fn newest(file: &dyn DiskFile) -> Option<(u64, Option<Saved>)> {
+    let slots = [read_slot(file, 0), read_slot(file, 1)];
+    let damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
+    let intact = slots.into_iter().filter_map(Slot::intact);
+    let cursors = intact.max_by_key(|cursors| cursors.sequence)?;
+    let saved = QueueId::from_slice(&cursors.queue_id).map(|queue| Saved {
+        queue,
+        committed: cursors.committed,
+        // The damaged slot may have been the newer one, and reserved more.
+        reserved: cursors.reserved + if damaged { 2 * RESERVE } else { 0 },
+        positions: cursors.positions.into_iter().collect(),
+        dead_letter_next: cursors.dead_letter_next,
+        skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
+    });
+    Some((cursors.sequence, saved))
 }
 
 enum Slot {

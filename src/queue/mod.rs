@@ -8,6 +8,7 @@ mod cursor;
 mod dead_letters;
 mod guarded;
 mod inlet;
+mod inspect;
 mod lost;
 mod positions;
 mod quarantine;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 pub use cursor::CursorError;
 pub use dead_letters::DeadLetter;
 pub use inlet::{Item, Refusal, Submitter};
+pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};
 pub use reader::{Batch, Queued, ReadError, Reader};
 pub use segment::SegmentError;
 pub use segments::SegmentsError;
@@ -210,10 +212,7 @@ impl Queue {
     pub fn open(dir: &Path, settings: Settings) -> Result<(Self, WriterThread), OpenError> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         storage::create_dir(&*disk, dir)?;
-        let lock = real_disk::lock(&dir.join("lock")).map_err(|error| match error.source.kind() {
-            std::io::ErrorKind::WouldBlock => OpenError::InUse(dir.to_owned()),
-            _ => OpenError::Storage(error),
-        })?;
+        let lock = take_lock(dir)?;
         let (queue, writer) = Self::open_on(&disk, dir, settings)?;
         let shared = Arc::clone(&queue.0);
         let thread = std::thread::Builder::new()
@@ -349,10 +348,23 @@ impl Queue {
     /// Records from a cursor to the newest.
     pub fn backlog(&self, cursor: u64) -> u64 {
         let committed = *self.0.committed.borrow();
-        let from = cursor.max(self.0.segments.first().unwrap_or(committed));
-        let overlap = |range: &Range<u64>| range.end.min(committed).saturating_sub(range.start.max(from));
-        let skipped: u64 = self.0.skipped.iter().map(overlap).sum();
-        committed.saturating_sub(from).saturating_sub(skipped)
+        let first = self.0.segments.first().unwrap_or(committed);
+        backlog(cursor, first, committed, &self.0.skipped)
+    }
+
+    /// Takes away the place of a destination that the configuration no longer names. `false`: it had none. Not while a
+    /// gateway runs.
+    pub fn forget(dir: &Path, destination: &str) -> Result<bool, OpenError> {
+        let _lock = take_lock(dir)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let quarantine = Quarantine::new(&disk, dir.join("quarantine"));
+        let (mut cursors, saved) = CursorFile::open(&disk, &dir.join("cursors"), &quarantine)?;
+        let Some(mut saved) = saved else { return Ok(false) };
+        if saved.positions.remove(destination).is_none() {
+            return Ok(false);
+        }
+        cursors.save(&saved)?;
+        Ok(true)
     }
 
     /// Records that a destination that is not required has lost to lack of space since the start.
@@ -401,4 +413,19 @@ impl WriterThread {
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
+}
+
+fn take_lock(dir: &Path) -> Result<File, OpenError> {
+    real_disk::lock(&dir.join("lock")).map_err(|error| match error.source.kind() {
+        std::io::ErrorKind::WouldBlock => OpenError::InUse(dir.to_owned()),
+        _ => OpenError::Storage(error),
+    })
+}
+
+/// Records from a cursor to the end, without the numbers that were skipped.
+fn backlog(cursor: u64, first: u64, end: u64, skipped: &[Range<u64>]) -> u64 {
+    let from = cursor.max(first);
+    let overlap = |range: &Range<u64>| range.end.min(end).saturating_sub(range.start.max(from));
+    let skipped: u64 = skipped.iter().map(overlap).sum();
+    end.saturating_sub(from).saturating_sub(skipped)
 }

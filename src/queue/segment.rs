@@ -268,7 +268,7 @@ impl SealedSegment {
         })
     }
 
-    fn last_chunk(&self) -> Result<Option<RawChunk>, SegmentError> {
+    pub(crate) fn last_chunk(&self) -> Result<Option<RawChunk>, SegmentError> {
         let read = || -> Result<Option<RawChunk>, redb::Error> {
             let table = self.database.begin_read()?.open_table(CHUNKS)?;
             let last = table.last()?;
@@ -380,7 +380,7 @@ fn read_chunks(database: &impl ReadableDatabase, from: u64, max_bytes: usize) ->
 }
 
 /// One more than the last number by the frames' lengths alone.
-fn count_unchecked(raw: &RawChunk) -> u64 {
+pub(crate) fn count_unchecked(raw: &RawChunk) -> u64 {
     let mut rest: &[u8] = &raw.bytes;
     let mut number = raw.first;
     while let Some((length, after)) = rest.split_first_chunk::<4>() {

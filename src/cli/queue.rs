@@ -1,0 +1,233 @@
+//! `waystation queue`: what lies in the queue, whether all of it can be read, and the places of destinations.
+
+use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::run::ConfigArgs;
+use crate::config::{self, ConfigError};
+use crate::queue::{Depth, InspectError, Inspection, OpenError, Queue, inspect};
+
+/// Arguments of `queue`.
+#[derive(Debug, clap::Args)]
+pub struct QueueArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Segments, each destination's backlog and oldest record, space, and when it will be full
+    Show(LookArgs),
+    /// Read every record and say which numbers are missing; changes nothing
+    Verify(LookArgs),
+    /// Take away the place of a destination that is no longer configured; the gateway must not run
+    Forget {
+        /// Its name
+        destination: String,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+/// Arguments of `show` and `verify`.
+#[derive(Debug, clap::Args)]
+struct LookArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The queue's directory, instead of the configuration's
+    #[arg(long)]
+    path: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The directory.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// The cursors.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The destination is not there.
+    #[error("{0:?} has no place in the queue; `waystation queue show` lists those that have")]
+    Unknown(String),
+    /// The destination is configured.
+    #[error("{0:?} is in the configuration, and would begin again at the oldest record; remove it there first")]
+    Configured(String),
+    /// Not all of it can be read.
+    #[error("{0} records cannot be read")]
+    Missing(u64),
+}
+
+/// Runs one of the commands.
+pub fn run(args: QueueArgs) -> Result<(), QueueError> {
+    match args.command {
+        Command::Show(args) => {
+            let (found, max_bytes) = look(&args, Depth::Outline)?;
+            match args.json {
+                true => print_json(&found),
+                false => show(&found, max_bytes),
+            }
+            Ok(())
+        }
+        Command::Verify(args) => {
+            let (found, _) = look(&args, Depth::Everything)?;
+            match args.json {
+                true => print_json(&found),
+                false => verify(&found),
+            }
+            let missing = found.missing.iter().map(|range| range.end - range.start).sum();
+            match missing {
+                0 => Ok(()),
+                missing => Err(QueueError::Missing(missing)),
+            }
+        }
+        Command::Forget { destination, config } => {
+            let config = config::load(&config.config)?;
+            if config
+                .destinations
+                .iter()
+                .any(|configured| configured.name == destination)
+            {
+                return Err(QueueError::Configured(destination));
+            }
+            match Queue::forget(&config.queue.path, &destination)? {
+                true => {
+                    println!("{destination} is forgotten; what only it still needed is removed at the next start");
+                    Ok(())
+                }
+                false => Err(QueueError::Unknown(destination)),
+            }
+        }
+    }
+}
+
+fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), QueueError> {
+    let (path, max_bytes) = match &args.path {
+        Some(path) => (path.clone(), None),
+        None => {
+            let config = config::load(&args.config.config)?;
+            (config.queue.path, Some(config.queue.max_bytes))
+        }
+    };
+    let shown = depth == Depth::Everything && stderr().is_terminal();
+    let found = inspect(&path, depth, |done, all| {
+        if shown {
+            eprint!("\r{done} of {all} segments");
+        }
+    })?;
+    if shown {
+        eprintln!();
+    }
+    Ok((found, max_bytes))
+}
+
+fn print_json(found: &Inspection) {
+    println!("{}", serde_json::json!(found));
+}
+
+fn show(found: &Inspection, max_bytes: Option<u64>) {
+    let used: u64 = found.segments.iter().map(|segment| segment.disk_bytes).sum();
+    let running = if found.in_use {
+        "a gateway runs on it"
+    } else {
+        "no gateway runs on it"
+    };
+    println!(
+        "queue      {} ({running})",
+        found.queue.as_deref().unwrap_or("without an id yet")
+    );
+    let limit = max_bytes
+        .map(|bytes| format!(" of {}", size(bytes)))
+        .unwrap_or_default();
+    println!(
+        "space      {}{limit} in {} segments; the disk has {} free",
+        size(used),
+        found.segments.len(),
+        size(found.free)
+    );
+    if let (Some(limit), Some(rate)) = (max_bytes, rate(found)) {
+        let left = limit.saturating_sub(used).min(found.free);
+        println!(
+            "full       in {} at today's {} an hour, if nothing is delivered",
+            span(Duration::from_secs_f64(left as f64 / rate)),
+            size((rate * 3600.0) as u64)
+        );
+    }
+    for segment in found.segments.iter().filter(|segment| segment.fault.is_some()) {
+        println!("damaged    {}", segment.fault.as_deref().unwrap_or_default());
+    }
+    println!();
+    println!(
+        "{:<20} {:>16} {:>12}  oldest record",
+        "destination", "cursor", "backlog"
+    );
+    for (name, place) in &found.destinations {
+        let oldest = match place.oldest.filter(|_| place.backlog > 0) {
+            Some(oldest) => format!("{} old", span(since(oldest))),
+            None => "-".to_owned(),
+        };
+        println!("{name:<20} {:>16} {:>12}  {oldest}", place.cursor, place.backlog);
+    }
+}
+
+fn verify(found: &Inspection) {
+    println!(
+        "{} records in {} segments can be read",
+        found.records,
+        found.segments.len()
+    );
+    for segment in found.segments.iter().filter(|segment| segment.fault.is_some()) {
+        println!("damaged: {}", segment.fault.as_deref().unwrap_or_default());
+    }
+    for range in &found.missing {
+        println!("missing: records {} to {}", range.start, range.end - 1);
+    }
+}
+
+/// Bytes a second over the last day, by the segments that were begun in it.
+fn rate(found: &Inspection) -> Option<f64> {
+    const DAY: u64 = 86_400_000;
+    let newest = found.segments.iter().rev().find_map(|segment| segment.oldest)?;
+    let recent = found
+        .segments
+        .iter()
+        .filter(|segment| segment.oldest.is_some_and(|oldest| oldest + DAY >= newest));
+    let (mut bytes, mut oldest) = (0, newest);
+    for segment in recent {
+        bytes += segment.disk_bytes;
+        oldest = oldest.min(segment.oldest.unwrap_or(newest));
+    }
+    let seconds = since(oldest).as_secs_f64().min(DAY as f64 / 1000.0);
+    (bytes > 0 && seconds > 1.0).then(|| bytes as f64 / seconds)
+}
+
+fn since(milliseconds: u64) -> Duration {
+    let then = UNIX_EPOCH + Duration::from_millis(milliseconds);
+    SystemTime::now().duration_since(then).unwrap_or_default()
+}
+
+fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

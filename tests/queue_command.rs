@@ -1,0 +1,143 @@
+//! `waystation queue`: what it says of a sound queue, a damaged one and one in use, and that it changes none of them.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/fixture.rs"]
+mod fixture;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::{Daemon, wait_for};
+use waystation::cli::simulate::Live;
+
+fn queue(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .arg("queue")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = BTreeMap::new();
+    for path in entries {
+        match path.is_dir() {
+            true => files.extend(self::files(&path)),
+            false => drop(files.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    files
+}
+
+#[test]
+fn a_sound_queue_is_shown_and_verified_and_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let (before, path) = (files(dir.path()), dir.path().to_str().unwrap());
+
+    let shown = json(&queue(&["show", "--path", path, "--json"]));
+    assert_eq!(
+        (shown["end"].as_u64(), shown["in_use"].as_bool()),
+        (Some(60), Some(false))
+    );
+    for (destination, cursor) in fixture::CURSORS {
+        let place = &shown["destinations"][destination];
+        assert_eq!(place["cursor"].as_u64(), Some(cursor));
+        assert_eq!(place["backlog"].as_u64(), Some(60 - cursor));
+        assert_eq!(place["oldest"].as_u64(), Some(fixture::record(cursor).received_at));
+    }
+    let words = queue(&["show", "--path", path]);
+    let words = String::from_utf8(words.stdout).unwrap();
+    assert!(
+        words.contains("no gateway runs on it") && words.contains("cloud"),
+        "{words}"
+    );
+
+    let verified = queue(&["verify", "--path", path, "--json"]);
+    assert!(verified.status.success(), "{verified:?}");
+    let verified = json(&verified);
+    assert_eq!(verified["missing"].as_array().map(Vec::len), Some(0));
+    // The first 18 were consumed, and their segment is gone.
+    assert_eq!(verified["records"].as_u64(), Some(42));
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn a_damaged_queue_is_verified_by_number_and_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    fs::write(
+        dir.path().join("segments/00000000000000000036.redb"),
+        b"no segment any more",
+    )
+    .unwrap();
+    let (before, path) = (files(dir.path()), dir.path().to_str().unwrap());
+    let verified = queue(&["verify", "--path", path]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let words = String::from_utf8(verified.stdout).unwrap();
+    assert!(words.contains("missing: records 36 to 53"), "{words}");
+    assert!(words.contains("00000000000000000036.redb"), "{words}");
+    let error = String::from_utf8(verified.stderr).unwrap();
+    assert!(error.contains("18 records cannot be read"), "{error}");
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
+fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten_after_its_stop() {
+    // Nobody listens there.
+    let port = daemon::free_port();
+    let destination = |name: &str| {
+        format!(
+            r#"
+            [records]
+            "*" = ["{name}"]
+            [destinations.{name}]
+            type = "mqtt"
+            url = "mqtt://127.0.0.1:{port}"
+            topic_base = "fleet"
+            "#
+        )
+    };
+    let mut daemon = Daemon::new(2, "", &destination("old"));
+    daemon.start();
+    let live = Arc::new(Live::default());
+    daemon.drive(2, 50, 0.0, &live).join().unwrap();
+    let config = daemon.path("config.toml");
+    let config = config.to_str().unwrap();
+    let shown = || json(&queue(&["show", "--config", config, "--json"]));
+    wait_for("the newest records are seen", Duration::from_secs(20), || {
+        shown()["destinations"]["old"]["backlog"].as_u64().unwrap_or_default() >= 100
+    });
+    assert_eq!(shown()["in_use"].as_bool(), Some(true));
+    assert!(queue(&["verify", "--config", config]).status.success());
+
+    let error = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let configured = queue(&["forget", "old", "--config", config]);
+    assert!(error(&configured).contains("is in the configuration"), "{configured:?}");
+    let text = fs::read_to_string(config).unwrap();
+    fs::write(
+        config,
+        text.replace("\"old\"", "\"new\"")
+            .replace("destinations.old", "destinations.new"),
+    )
+    .unwrap();
+    let running = queue(&["forget", "old", "--config", config]);
+    assert!(error(&running).contains("in use"), "{running:?}");
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+    assert!(queue(&["forget", "old", "--config", config]).status.success());
+    assert!(shown()["destinations"]["old"].is_null());
+    let unknown = queue(&["forget", "old", "--config", config]);
+    assert!(error(&unknown).contains("has no place in the queue"), "{unknown:?}");
+}
