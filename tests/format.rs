@@ -65,6 +65,31 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+#[tokio::test]
+async fn a_segment_whose_own_place_is_damaged_is_set_aside_and_costs_only_itself() {
+    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let database = redb::Database::open(dir.path().join(format!("segments/{:020}.redb", 36))).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut table = transaction.open_table(META).unwrap();
+    // A flipped bit: this would be four million million lost records.
+    table
+        .insert("follows", (36_u64 | 1 << 42).to_le_bytes().as_slice())
+        .unwrap();
+    drop(table);
+    transaction.commit().unwrap();
+    drop(database);
+
+    let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    queue.register("home", true);
+    let records = drain(&queue, "home").await;
+    let numbers: Vec<_> = records.iter().map(|queued| queued.id.number).collect();
+    assert_eq!(numbers, (25..36).chain(54..60).collect::<Vec<_>>());
+    assert_eq!(queue.snapshot().lost, 18);
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+}
+
 #[test]
 fn a_queue_from_a_newer_build_is_refused_and_left_as_it_is() {
     const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");

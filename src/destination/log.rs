@@ -4,7 +4,8 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -37,19 +38,18 @@ impl Log {
 impl Destination for Log {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
-            let file = match &self.path {
-                None => None,
-                Some(path) => Some(
-                    File::options()
-                        .create(true)
-                        .append(true)
-                        .open(path)
-                        .map_err(|error| SessionError(format!("cannot open {}: {error}", path.display())))?,
-                ),
+            let (file, lines) = match &self.path {
+                None => (None, Vec::new()),
+                Some(path) => {
+                    let opened = open(path).map_err(|error| format!("cannot open {}: {error}", path.display()));
+                    let (file, torn) = opened.map_err(SessionError)?;
+                    // What a crash cut off stays a line of its own; the record comes again, whole.
+                    (Some(file), if torn { vec![b'\n'] } else { Vec::new() })
+                }
             };
             let session: Box<dyn Session> = Box::new(Lines {
                 file,
-                lines: Vec::new(),
+                lines,
                 numbers: Vec::new(),
                 writing: None,
             });
@@ -111,6 +111,18 @@ impl Session for Lines {
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// The file, for appending, and whether it ends in the middle of a line.
+fn open(path: &Path) -> std::io::Result<(File, bool)> {
+    let file = File::options().create(true).append(true).read(true).open(path)?;
+    let mut last = [b'\n'];
+    if let Some(at) = file.metadata()?.len().checked_sub(1)
+        && file.metadata()?.is_file()
+    {
+        file.read_exact_at(&mut last, at)?;
+    }
+    Ok((file, last != [b'\n']))
 }
 
 fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::backend::{Direct, Overlay};
 use super::guarded::{Guarded, caught};
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
@@ -104,6 +106,18 @@ pub(crate) struct Meta {
     pub follows: u64,
 }
 
+impl Meta {
+    /// redb does not verify pages on an ordinary read.
+    fn checksum(&self) -> u64 {
+        let numbers = [
+            FORMAT.to_le_bytes(),
+            self.first.to_le_bytes(),
+            self.follows.to_le_bytes(),
+        ];
+        xxh3_64(&[&self.queue.0[..], &numbers.concat()].concat())
+    }
+}
+
 /// File name of the segment whose first record has this number.
 pub(crate) fn file_name(first: u64) -> String {
     format!("{first:020}.redb")
@@ -143,6 +157,7 @@ impl OpenSegment {
                 table.insert("queue", meta.queue.0.as_slice())?;
                 table.insert("first", meta.first.to_le_bytes().as_slice())?;
                 table.insert("follows", meta.follows.to_le_bytes().as_slice())?;
+                table.insert("checksum", meta.checksum().to_le_bytes().as_slice())?;
                 transaction.open_table(CHUNKS)?;
             }
             transaction.commit()?;
@@ -346,11 +361,15 @@ fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, Segm
         });
     }
     let queue = QueueId::from_slice(&bytes("queue")?).ok_or_else(|| damaged(path, "its queue id is cut".to_owned()))?;
-    Ok(Meta {
+    let meta = Meta {
         queue,
         first: number("first")?,
         follows: number("follows")?,
-    })
+    };
+    match number("checksum")? == meta.checksum() {
+        true => Ok(meta),
+        false => Err(damaged(path, "its meta table is not what was written".to_owned())),
+    }
 }
 
 /// Chunks from the one that holds `from`, up to `max_bytes` but at least one; in a read transaction of its own.

@@ -124,6 +124,16 @@ impl Daemon {
         (child.wait().unwrap(), started.elapsed())
     }
 
+    /// SIGSTOP: it does nothing until it is resumed.
+    pub(crate) fn pause(&self) {
+        signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::CONT);
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("log.txt")).unwrap_or_default()
     }
@@ -203,6 +213,10 @@ impl Drop for Daemon {
             );
         }
     }
+}
+
+pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
 }
 
 fn get(port: u16, path: &str) -> Option<String> {

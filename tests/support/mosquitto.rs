@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::daemon::{free_port, require, wait_for};
+use crate::daemon::{free_port, require, signal, wait_for};
 
 const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
 
@@ -50,6 +50,16 @@ impl Mosquitto {
         wait_for("mosquitto listens", Duration::from_secs(10), || {
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
+    }
+
+    /// SIGSTOP: it does nothing until it is resumed.
+    pub(crate) fn pause(&self) {
+        signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::CONT);
     }
 
     pub(crate) fn kill_9(&mut self) {
