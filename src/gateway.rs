@@ -105,6 +105,7 @@ impl Gateway {
             commit_delay: config.queue.commit_delay,
             dead_letter_bytes: config.queue.dead_letter_bytes,
             keep_free: config.queue.keep_free,
+            max_age: config.queue.max_age,
             when_full: match config.queue.when_full {
                 config::WhenFull::Refuse => queue::WhenFull::Refuse,
                 config::WhenFull::DropOldest => queue::WhenFull::DropOldest,

@@ -337,8 +337,8 @@ fn each_mistake_gives_exactly_its_message() {
         ),
         (
             "path = \"queue\"",
-            "max_age = \"7d\"",
-            "config.toml:7: queue.max_age: \"7d\" is not supported in this version; write \"off\"",
+            "max_age = \"7s\"",
+            "config.toml:7: queue.max_age: \"7s\" is not allowed; write something from \"1m\" to \"3650d\"",
         ),
         (
             "path = \"queue\"",

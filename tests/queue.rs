@@ -16,6 +16,7 @@ const SETTINGS: Settings = Settings {
     dead_letter_bytes: 8 << 20,
     keep_free: 0,
     when_full: WhenFull::Refuse,
+    max_age: None,
 };
 
 fn record(vin: &str, n: u64, bytes: usize) -> Record {
@@ -255,6 +256,34 @@ async fn a_destination_that_is_not_required_loses_its_oldest_instead_of_filling_
     assert_eq!(queue.cursor("file"), dropped);
     let rest = drain(&queue, "file", 400 - dropped as usize).await;
     assert_eq!(txids(&rest), expected("A", dropped..400));
+    assert_eq!(queue.snapshot().lost, 0, "dropped, and counted as such; not lost");
+    close(writer).await;
+}
+
+#[tokio::test]
+async fn what_is_too_old_goes_a_segment_at_a_time_and_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        max_age: Some(Duration::from_secs(2)),
+        ..SETTINGS
+    };
+    let (queue, writer) = Queue::open(dir.path(), settings).unwrap();
+    queue.register("a", true);
+    fill(&mut queue.submitter(), "A", 0..50, 100).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    let mut new = 0;
+    while queue.dropped("a") < 50 {
+        assert!(tokio::time::Instant::now() < deadline, "{} dropped", queue.dropped("a"));
+        fill(&mut queue.submitter(), "B", new..new + 1, 100).await;
+        new += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let dropped = queue.dropped("a");
+    fill(&mut queue.submitter(), "C", 0..1, 100).await;
+    assert!(
+        queue.cursor("a") >= dropped && queue.backlog(queue.cursor("a")) > 0,
+        "the new ones stay"
+    );
     assert_eq!(queue.snapshot().lost, 0, "dropped, and counted as such; not lost");
     close(writer).await;
 }

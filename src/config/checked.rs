@@ -17,6 +17,8 @@ use super::reader::{Document, Field, Table};
 use super::{Config, Listener, Queue, Routes, WhenFull, destinations, identities, units};
 
 const MIB: u64 = 1 << 20;
+const MIN_AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = Duration::from_secs(3650 * 86_400);
 const GIB: u64 = 1 << 30;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Record types that vehicles of today send; another one is allowed, another spelling of one of these is suspicious.
@@ -245,12 +247,10 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
         field.choice(&[("refuse", WhenFull::Refuse), ("drop-oldest", WhenFull::DropOldest)])
     });
     let keep_free = or(&table, "keep_free", Some(64 * MIB), |field| field.size(0..=u64::MAX));
-    if let Some(field) = table.field("max_age")
-        && let Some(age) = field.string()
-        && age != "off"
-    {
-        field.refuse("is not supported in this version; write \"off\"");
-    }
+    let max_age = or(&table, "max_age", Some(None), |field| match field.string() {
+        Some("off") => Some(None),
+        _ => field.duration(MIN_AGE..=MAX_AGE).map(Some),
+    });
     // A record of the largest size has to fit, with what is noted about it.
     let dead_letter_bytes = or(&table, "dead_letter_bytes", Some(64 * MIB), |field| {
         field.size(2 * MIB..=u64::MAX)
@@ -263,6 +263,7 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
         commit_delay: commit_delay?,
         when_full: when_full?,
         keep_free: keep_free?,
+        max_age: max_age?,
         dead_letter_bytes: dead_letter_bytes?,
     })
 }

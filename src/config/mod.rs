@@ -84,6 +84,8 @@ pub struct Queue {
     pub when_full: WhenFull,
     /// Bytes of the file system that are left free.
     pub keep_free: u64,
+    /// Running time after which records go, delivered or not.
+    pub max_age: Option<Duration>,
     /// Bytes of dead letters that are kept.
     pub dead_letter_bytes: u64,
 }

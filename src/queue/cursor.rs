@@ -38,6 +38,8 @@ pub(crate) struct Saved {
     pub dead_letter_next: u64,
     /// Numbers that starts after a crash passed over, oldest first: they are nobody's backlog.
     pub skipped: Vec<Range<u64>>,
+    /// How long gateways have run on this queue, in milliseconds; as of this save.
+    pub running: u64,
 }
 
 /// The open file.
@@ -145,6 +147,7 @@ impl CursorFile {
             reserved: saved.reserved,
             positions: saved.positions.clone().into_iter().collect(),
             dead_letter_next: saved.dead_letter_next,
+            running_ms: saved.running,
             skipped: saved
                 .skipped
                 .iter()
@@ -189,6 +192,7 @@ fn newest(file: &dyn DiskFile) -> Option<(u64, Option<Saved>)> {
         positions: cursors.positions.into_iter().collect(),
         dead_letter_next: cursors.dead_letter_next,
         skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
+        running: cursors.running_ms,
     });
     Some((cursors.sequence, saved))
 }
@@ -242,6 +246,7 @@ mod tests {
             positions: [("cloud".to_owned(), n)].into(),
             dead_letter_next: 3,
             skipped: vec![n..n + 50, n + 60..n + 70],
+            running: 7 * n,
         }
     }
 

@@ -87,7 +87,8 @@ impl DeadLetters {
             bytes: bytes.into(),
         };
         let segment_bytes = (self.max_bytes / 8).max(MIN_SEGMENT);
-        self.segments.append(&[chunk], self.queue, segment_bytes)?;
+        // They go by space, never by age.
+        self.segments.append(&[chunk], self.queue, segment_bytes, 0)?;
         self.next = end;
         Ok(())
     }

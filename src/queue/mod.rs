@@ -75,6 +75,8 @@ pub struct Settings {
     pub keep_free: u64,
     /// What happens when there is no room.
     pub when_full: WhenFull,
+    /// Running time after which records go, whoever still needs them.
+    pub max_age: Option<Duration>,
 }
 
 /// What happens when there is no room for a record.
@@ -289,8 +291,10 @@ impl Queue {
             positions,
             dead_letter_next: 0,
             skipped: Vec::new(),
+            running: 0,
         });
         let dead_letters = DeadLetters::new(letters, id, dead_letter_next, settings.dead_letter_bytes);
+        let ran_before = saved.running;
         let writer = Writer {
             shared: Arc::clone(&shared),
             settings,
@@ -299,6 +303,8 @@ impl Queue {
             dead_letters,
             next,
             no_space: None,
+            started: Instant::now(),
+            ran_before,
         };
         Ok((Self(shared), writer))
     }

@@ -104,16 +104,14 @@ pub(crate) struct Meta {
     /// One more than the last record that was there when it was created. Numbers from here to `first` were skipped
     /// at a start and never stood for a record.
     pub follows: u64,
+    /// How long gateways had run on this queue when it was created, in milliseconds.
+    pub began: u64,
 }
 
 impl Meta {
     /// redb does not verify pages on an ordinary read.
     fn checksum(&self) -> u64 {
-        let numbers = [
-            FORMAT.to_le_bytes(),
-            self.first.to_le_bytes(),
-            self.follows.to_le_bytes(),
-        ];
+        let numbers = [FORMAT, self.first, self.follows, self.began].map(u64::to_le_bytes);
         xxh3_64(&[&self.queue.0[..], &numbers.concat()].concat())
     }
 }
@@ -157,6 +155,7 @@ impl OpenSegment {
                 table.insert("queue", meta.queue.0.as_slice())?;
                 table.insert("first", meta.first.to_le_bytes().as_slice())?;
                 table.insert("follows", meta.follows.to_le_bytes().as_slice())?;
+                table.insert("began", meta.began.to_le_bytes().as_slice())?;
                 table.insert("checksum", meta.checksum().to_le_bytes().as_slice())?;
                 transaction.open_table(CHUNKS)?;
             }
@@ -365,6 +364,7 @@ fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, Segm
         queue,
         first: number("first")?,
         follows: number("follows")?,
+        began: number("began")?,
     };
     match number("checksum")? == meta.checksum() {
         true => Ok(meta),

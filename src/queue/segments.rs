@@ -53,6 +53,8 @@ pub(super) struct Listed {
     pub(super) end: u64,
     /// Reads in a row that the disk failed, by first number.
     failures: BTreeMap<u64, u32>,
+    /// When each began, in running time, as far as that was asked for; by first number.
+    began: BTreeMap<u64, u64>,
 }
 
 /// What one read gave.
@@ -109,7 +111,13 @@ impl Segments {
 
     /// Commits chunks, in a new segment when the open one has its `segment_bytes`. `Ok` means on the disk. When there is
     /// no space for them, `end` says afterwards whether they are there all the same.
-    pub(crate) fn append(&self, chunks: &[Chunk], queue: QueueId, segment_bytes: u64) -> Result<(), SegmentsError> {
+    pub(crate) fn append(
+        &self,
+        chunks: &[Chunk],
+        queue: QueueId,
+        segment_bytes: u64,
+        began: u64,
+    ) -> Result<(), SegmentsError> {
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
             return Ok(());
         };
@@ -120,12 +128,14 @@ impl Segments {
                 queue,
                 first: first.first,
                 follows: self.end(),
+                began,
             };
             let created = OpenSegment::create(&*self.disk, &self.dir, meta)?;
             *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(created);
             let mut listed = self.lock();
             listed.open = Some((meta.first, 0));
             listed.segments.insert(meta.first, 0);
+            listed.began.insert(meta.first, began);
         }
         let appended = {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -213,12 +223,37 @@ impl Segments {
         Some((*first, next.map_or(listed.end, |(next, _)| *next)))
     }
 
+    /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the next one's
+    /// beginning. `None` when there is no next one, or it cannot be read.
+    pub(crate) fn oldest_ended(&self) -> Option<(u64, u64, u64)> {
+        let (first, end) = self.oldest_sealed()?;
+        let next = {
+            let listed = self.lock();
+            let next = listed.segments.range(first + 1..).next().map(|(next, _)| *next)?;
+            match listed.began.get(&next) {
+                Some(began) => return Some((first, end, *began)),
+                None => next,
+            }
+        };
+        // One that cannot be read is found by its readers.
+        let began = SealedSegment::open(&*self.disk, &self.path(next)).ok()?.meta.began;
+        self.lock().began.insert(next, began);
+        Some((first, end, began))
+    }
+
+    /// When the open segment began, in running time.
+    pub(crate) fn open_began(&self) -> Option<u64> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().map(|open| open.meta.began)
+    }
+
     /// Unlinks the sealed segments that hold nothing at or after `number`. Returns how many.
     pub(crate) fn remove_below(&self, number: u64) -> Result<usize, SegmentsError> {
         let mut removed = 0;
         while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
+            self.lock().began.remove(&first);
             if let Err(error) = storage::remove(&*self.disk, &self.path(first)) {
                 self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
                 return Err(error.into());

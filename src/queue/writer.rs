@@ -36,6 +36,8 @@ impl WriterError {
 
 /// How often cursors are saved and consumed segments removed.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Milliseconds of running time after which it is saved for its own sake, where ages count.
+const SAVE_RUNNING: u64 = 600_000;
 /// Bytes of one commit, within the size of a segment.
 const BATCH_BYTES: usize = 4 << 20;
 /// What a commit can take on the disk beyond its payload: redb's own pages.
@@ -55,6 +57,9 @@ pub struct Writer {
     pub(super) next: u64,
     /// When a write failed for lack of space, and what the disk said was free then.
     pub(super) no_space: Option<(Instant, u64)>,
+    pub(super) started: Instant,
+    /// Running time of earlier gateways on this queue, in milliseconds.
+    pub(super) ran_before: u64,
 }
 
 struct Ended(Arc<Shared>);
@@ -149,9 +154,10 @@ impl Writer {
             if end > self.saved.reserved {
                 self.save_cursors(end)?;
             }
+            let began = self.running();
             self.shared
                 .segments
-                .append(&chunks, self.saved.queue, self.settings.segment_size)?;
+                .append(&chunks, self.saved.queue, self.settings.segment_size, began)?;
             self.next = end;
             let mut tail = self.shared.tail();
             chunks.into_iter().for_each(|chunk| tail.push(chunk));
@@ -257,6 +263,7 @@ impl Writer {
             Err(error) if error.is_no_space() => self.fill(error.to_string()),
             other => drop(other?),
         }
+        self.expire()?;
         if self.full_reason().is_some() {
             self.drain_open()?;
             let retry = self.no_space.is_none_or(|(failed, free)| {
@@ -269,6 +276,40 @@ impl Writer {
                 *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 self.shared.inlet.set_full(false);
                 tracing::info!("queue has room again: vehicles are accepted");
+            }
+        }
+        Ok(())
+    }
+
+    /// How long gateways have run on this queue, in milliseconds. Ages are counted in it: no step of a clock, and no time
+    /// in a drawer, makes a record older.
+    fn running(&self) -> u64 {
+        self.ran_before + self.started.elapsed().as_millis() as u64
+    }
+
+    /// Drops what is older than `max_age`, a segment at a time.
+    fn expire(&mut self) -> Result<(), WriterError> {
+        let Some(max_age) = self.settings.max_age else {
+            return Ok(());
+        };
+        let (now, max_age) = (self.running(), max_age.as_millis() as u64);
+        // A segment that is filled slowly is ended, or its first records would stay for ever.
+        if self
+            .shared
+            .segments
+            .open_began()
+            .is_some_and(|began| now > began + max_age / 4)
+        {
+            self.shared.segments.seal()?;
+        }
+        while let Some((first, end, ended)) = self.shared.segments.oldest_ended()
+            && now > ended + max_age
+        {
+            self.shared
+                .positions
+                .drop_before(first, end, true, "they are older than queue.max_age");
+            if self.remove_consumed()? == 0 {
+                break;
             }
         }
         Ok(())
@@ -309,8 +350,12 @@ impl Writer {
             positions: self.shared.positions.all(),
             dead_letter_next: self.dead_letters.next(),
             skipped: self.shared.skipped.clone(),
+            running: self.saved.running,
         };
-        if saved != self.saved {
+        let running = self.running();
+        let aged = self.settings.max_age.is_some() && running >= saved.running + SAVE_RUNNING;
+        if saved != self.saved || aged {
+            let saved = Saved { running, ..saved };
             self.cursors.save(&saved)?;
             self.saved = saved;
         }

@@ -19,6 +19,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     dead_letter_bytes: 1 << 20,
     keep_free: 0,
     when_full: WhenFull::Refuse,
+    max_age: None,
 };
 
 pub(crate) fn record(number: u64) -> Record {
