@@ -64,6 +64,9 @@ pub enum RunError {
     /// The queue's writer failed: nothing can be acknowledged any more.
     #[error(transparent)]
     Writer(#[from] WriterError),
+    /// The listener ended by itself.
+    #[error("the listener has failed; the log says why")]
+    Listener,
 }
 
 /// A gateway with everything bound and open, its forwarders already delivering.
@@ -128,7 +131,7 @@ impl Gateway {
             .filter(|name| !names.contains(&name.as_str()))
         {
             tracing::warn!(destination = %name, cursor = queue.cursor(name),
-                "this destination is no longer configured; what it has not had is kept for it, and keeps its disk space");
+                "this destination is no longer configured; what it has not had is kept for it and keeps its disk space, until `waystation queue forget` takes it away");
         }
         let counters = Arc::new(Counters::new(&config.routes));
         let published = Arc::new(Published {
@@ -208,10 +211,14 @@ impl Gateway {
                 tokio::time::sleep(WATCH).await;
             }
         };
+        let mut listener_failed = false;
         tokio::select! {
             () = shutdown => tracing::info!(grace = ?self.grace, "stopping"),
             () = failed => tracing::error!("stopping: the queue's writer has failed"),
-            _ = &mut listening => tracing::error!("stopping: the listener has failed"),
+            ended = &mut listening => {
+                tracing::error!(error = ended.err().map(|error| error.to_string()), "stopping: the listener has failed");
+                listener_failed = true;
+            }
         }
         let deadline = tokio::time::Instant::now() + self.grace;
         self.draining.cancel();
@@ -236,7 +243,10 @@ impl Gateway {
         let closed = tokio::task::spawn_blocking(move || writer.close()).await;
         closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         tracing::info!("stopped");
-        Ok(())
+        match listener_failed {
+            true => Err(RunError::Listener),
+            false => Ok(()),
+        }
     }
 }
 

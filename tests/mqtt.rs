@@ -203,3 +203,30 @@ fn a_message_above_the_brokers_own_limit_is_a_dead_letter_and_the_rest_goes_on()
         txids() == ["last".to_owned(), "small".to_owned()].into()
     });
 }
+
+#[test]
+fn two_destinations_on_one_broker_leave_each_other_alone() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let rest = ["a", "b"].map(|name| {
+        format!(
+            r#"
+            [destinations.{name}]
+            type = "mqtt"
+            url = "mqtt://127.0.0.1:{}"
+            topic_base = "{name}"
+            layout = "records"
+            "#,
+            broker.port
+        )
+    });
+    let routes = "[records]\n\"*\" = [\"a\", \"b\"]\n";
+    let mut daemon = Daemon::new(1, "", &format!("{routes}{}", rest.concat()));
+    daemon.start();
+    let live = Arc::new(Live::default());
+    daemon.drive(1, 100, 0.0, &live).join().unwrap();
+    for name in ["a", "b"] {
+        daemon.wait_drained(name, LONG);
+        assert_eq!(daemon.figure(name, "failures"), 0, "{:?}", daemon.last_error(name));
+    }
+}

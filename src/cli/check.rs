@@ -30,19 +30,19 @@ struct Findings {
 
 impl Findings {
     fn good(&self, what: &str) {
-        println!("✓ {what}");
+        say!("✓ {what}");
     }
 
     fn note(&self, what: &str) {
-        println!("· {what}");
+        say!("· {what}");
     }
 
     fn warn(&self, what: &str) {
-        println!("! {what}");
+        say!("! {what}");
     }
 
     fn bad(&mut self, what: &str) {
-        println!("✗ {what}");
+        say!("✗ {what}");
         self.faults += 1;
     }
 }

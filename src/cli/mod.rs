@@ -1,5 +1,11 @@
 //! The commands, one file each.
 
+/// A line on standard output. When nobody reads it any more (`… | head -1`) the process ends, as any command does.
+macro_rules! say {
+    () => { $crate::cli::say_line("") };
+    ($($part:tt)*) => { $crate::cli::say_line(&format!($($part)*)) };
+}
+
 pub mod check;
 pub mod demo;
 pub mod pki;
@@ -48,6 +54,17 @@ enum Command {
 const EXIT_CONFIG: u8 = 78;
 /// As clap's, for arguments that do not go together.
 const EXIT_USAGE: u8 = 2;
+
+fn say_line(line: &str) {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("waystation: cannot write to standard output: {error}");
+        }
+        std::process::exit(1);
+    }
+}
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {

@@ -272,14 +272,14 @@ pub fn run(args: &PkiArgs) -> Result<(), PkiError> {
     };
     let written = pki.write(&args.out, &vehicles)?;
     for path in &written {
-        println!("wrote {}", path.display());
+        say!("wrote {}", path.display());
     }
     if written.is_empty() {
-        println!("nothing to write: all {} vehicles are there", vehicles.len());
+        say!("nothing to write: all {} vehicles are there", vehicles.len());
     }
-    println!();
-    println!("For trying things out only: anyone who reads the keys is a vehicle.");
-    println!(
+    say!();
+    say!("For trying things out only: anyone who reads the keys is a vehicle.");
+    say!(
         "Next: waystation simulate --pki {} --connect HOST:PORT",
         args.out.display()
     );

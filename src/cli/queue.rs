@@ -100,7 +100,7 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
             }
             match Queue::forget(&config.queue.path, &destination)? {
                 true => {
-                    println!("{destination} is forgotten; what only it still needed is removed at the next start");
+                    say!("{destination} is forgotten; what only it still needed is removed at the next start");
                     Ok(())
                 }
                 false => Err(QueueError::Unknown(destination)),
@@ -130,7 +130,7 @@ fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), Queu
 }
 
 fn print_json(found: &Inspection) {
-    println!("{}", serde_json::json!(found));
+    say!("{}", serde_json::json!(found));
 }
 
 fn show(found: &Inspection, max_bytes: Option<u64>) {
@@ -140,14 +140,14 @@ fn show(found: &Inspection, max_bytes: Option<u64>) {
     } else {
         "no gateway runs on it"
     };
-    println!(
+    say!(
         "queue      {} ({running})",
         found.queue.as_deref().unwrap_or("without an id yet")
     );
     let limit = max_bytes
         .map(|bytes| format!(" of {}", size(bytes)))
         .unwrap_or_default();
-    println!(
+    say!(
         "space      {}{limit} in {} segments; the disk has {} free",
         size(used),
         found.segments.len(),
@@ -155,40 +155,42 @@ fn show(found: &Inspection, max_bytes: Option<u64>) {
     );
     if let (Some(limit), Some(rate)) = (max_bytes, rate(found)) {
         let left = limit.saturating_sub(used).min(found.free);
-        println!(
+        say!(
             "full       in {} at today's {} an hour, if nothing is delivered",
             span(Duration::from_secs_f64(left as f64 / rate)),
             size((rate * 3600.0) as u64)
         );
     }
     for segment in found.segments.iter().filter(|segment| segment.fault.is_some()) {
-        println!("damaged    {}", segment.fault.as_deref().unwrap_or_default());
+        say!("damaged    {}", segment.fault.as_deref().unwrap_or_default());
     }
-    println!();
-    println!(
+    say!();
+    say!(
         "{:<20} {:>16} {:>12}  oldest record",
-        "destination", "cursor", "backlog"
+        "destination",
+        "cursor",
+        "backlog"
     );
     for (name, place) in &found.destinations {
         let oldest = match place.oldest.filter(|_| place.backlog > 0) {
             Some(oldest) => format!("{} old", span(since(oldest))),
             None => "-".to_owned(),
         };
-        println!("{name:<20} {:>16} {:>12}  {oldest}", place.cursor, place.backlog);
+        say!("{name:<20} {:>16} {:>12}  {oldest}", place.cursor, place.backlog);
     }
 }
 
 fn verify(found: &Inspection) {
-    println!(
+    say!(
         "{} records in {} segments can be read",
         found.records,
         found.segments.len()
     );
     for segment in found.segments.iter().filter(|segment| segment.fault.is_some()) {
-        println!("damaged: {}", segment.fault.as_deref().unwrap_or_default());
+        say!("damaged: {}", segment.fault.as_deref().unwrap_or_default());
     }
     for range in &found.missing {
-        println!("missing: records {} to {}", range.start, range.end - 1);
+        say!("missing: records {} to {}", range.start, range.end - 1);
     }
 }
 

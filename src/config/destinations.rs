@@ -66,7 +66,27 @@ pub(super) fn read(section: &Table<'_>, base: Base<'_>, warnings: &mut Vec<Strin
         .entries()
         .map(|(name, field)| destination(name, &field, base, warnings))
         .collect();
-    found.into_iter().collect()
+    let found: Option<Vec<_>> = found.into_iter().collect();
+    for (at, destination) in found.iter().flatten().enumerate() {
+        let DestinationKind::Mqtt(mqtt) = &destination.kind else {
+            continue;
+        };
+        let same = |other: &&Destination| match &other.kind {
+            DestinationKind::Mqtt(other) => {
+                mqtt.client_id.is_some()
+                    && (&other.client_id, &other.host, other.port) == (&mqtt.client_id, &mqtt.host, mqtt.port)
+            }
+            _ => false,
+        };
+        if let Some(other) = found.iter().flatten().take(at).find(same) {
+            warnings.push(format!(
+                "destinations.{}: its client_id is that of {} on the same broker, which would end the connection of one \
+                 whenever the other connects; write another",
+                destination.name, other.name
+            ));
+        }
+    }
+    found
 }
 
 fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Destination> {

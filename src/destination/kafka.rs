@@ -195,6 +195,11 @@ struct Producing {
 }
 
 impl Session for Producing {
+    fn is_up(&self) -> bool {
+        // A producer connects when it likes; a delivery is the first word.
+        false
+    }
+
     fn has_room(&self) -> bool {
         self.fatal.is_none() && self.records < WINDOW_RECORDS && self.bytes < WINDOW_BYTES
     }

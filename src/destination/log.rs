@@ -69,6 +69,10 @@ struct Lines {
 type Writing = JoinHandle<(Option<File>, std::io::Result<Vec<u64>>)>;
 
 impl Session for Lines {
+    fn is_up(&self) -> bool {
+        true
+    }
+
     fn has_room(&self) -> bool {
         self.lines.len() < BUFFER_BYTES
     }

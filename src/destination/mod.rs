@@ -66,6 +66,9 @@ pub trait Destination: Send + Sync {
 
 /// A connection to a destination, with records in flight.
 pub trait Session: Send {
+    /// Whether the destination itself has answered by now.
+    fn is_up(&self) -> bool;
+
     /// Whether it takes another record now.
     fn has_room(&self) -> bool;
 
@@ -104,7 +107,9 @@ pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn D
     };
     Ok(match &destination.kind {
         config::DestinationKind::Kafka(kafka) => Box::new(kafka::Kafka::new(&destination.name, kafka).map_err(failed)?),
-        config::DestinationKind::Mqtt(mqtt) => Box::new(mqtt::Mqtt::new(mqtt, queue).map_err(failed)?),
+        config::DestinationKind::Mqtt(mqtt) => {
+            Box::new(mqtt::Mqtt::new(&destination.name, mqtt, queue).map_err(failed)?)
+        }
         config::DestinationKind::Log(log) => Box::new(log::Log::new(log)),
     })
 }

@@ -42,11 +42,11 @@ const LONGEST_PROPERTY: usize = 256;
 
 impl Mqtt {
     /// A broker as configured.
-    pub fn new(config: &config::Mqtt, queue: &str) -> Result<Self, String> {
+    pub fn new(name: &str, config: &config::Mqtt, queue: &str) -> Result<Self, String> {
         let client_id = config
             .client_id
             .clone()
-            .unwrap_or_else(|| format!("waystation-{}", &queue[..12.min(queue.len())]));
+            .unwrap_or_else(|| format!("waystation-{}-{name}", &queue[..12.min(queue.len())]));
         let mut options = MqttOptions::new(client_id, Broker::tcp(config.host.clone(), config.port));
         options
             .set_session_mode(SessionMode::Clean)
@@ -236,6 +236,10 @@ struct Message {
 }
 
 impl Session for Publishing {
+    fn is_up(&self) -> bool {
+        true
+    }
+
     fn has_room(&self) -> bool {
         self.unsent.is_empty() && self.in_flight.len() < self.window
     }

@@ -36,7 +36,13 @@ pub enum FieldsError {
     /// Its payload does not decode.
     #[error(transparent)]
     Payload(#[from] PayloadError),
+    /// It would become too many messages.
+    #[error("it would become {0} messages, and one record may become {MAX_MESSAGES} at most")]
+    TooMany(usize),
 }
+
+/// Messages that one record may become: ten times what a vehicle's largest does. More would hold up all others.
+const MAX_MESSAGES: usize = 3_000;
 
 /// A transformed payload as messages. None for a record type whose payload the gateway does not know.
 pub fn expand(vin: &str, record_type: &str, transformed: &[u8]) -> Result<Vec<Message>, FieldsError> {
@@ -44,6 +50,10 @@ pub fn expand(vin: &str, record_type: &str, transformed: &[u8]) -> Result<Vec<Me
         return Ok(Vec::new());
     };
     let record = tree::decode(kind, transformed)?;
+    let parts = record.messages(1).count();
+    if parts > MAX_MESSAGES {
+        return Err(FieldsError::TooMany(parts));
+    }
     let vin = clean(vin);
     Ok(match kind {
         Kind::Vehicle => data(&vin, &record),

@@ -147,8 +147,14 @@ impl Pump {
         };
         let mut session = match connected {
             Ok(session) => session,
-            Err(error) => return End::Lost(error.to_string()),
+            Err(error) => {
+                self.status.not_reached();
+                return End::Lost(error.to_string());
+            }
         };
+        if session.is_up() {
+            self.status.reached();
+        }
         let reader = self.queue.reader(&self.name);
         if suspect.is_some_and(|suspect| suspect < reader.position()) {
             *suspect = None;

@@ -11,6 +11,7 @@ pub struct Status {
     /// `kafka`, `mqtt` or `log`.
     pub kind: &'static str,
     connected: AtomicBool,
+    unreachable: AtomicBool,
     in_flight: AtomicU64,
     sent: AtomicU64,
     sent_bytes: AtomicU64,
@@ -57,6 +58,7 @@ impl Status {
             name: name.to_owned(),
             kind,
             connected: AtomicBool::new(false),
+            unreachable: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
@@ -105,6 +107,23 @@ impl Status {
 
     pub(crate) fn in_flight(&self, records: usize) {
         self.in_flight.store(records as u64, Ordering::Relaxed);
+    }
+
+    /// A session could begin, where none could before.
+    pub(crate) fn reached(&self) {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a destination refuses stays true until something arrives.
+        if self.unreachable.swap(false, Ordering::Relaxed) {
+            *last = None;
+        }
+        if last.is_none() {
+            self.connected.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// No session could begin.
+    pub(crate) fn not_reached(&self) {
+        self.unreachable.store(true, Ordering::Relaxed);
     }
 
     /// A session is up. Returns whether that is news.

@@ -94,7 +94,6 @@ impl Listener {
     pub async fn run(self) {
         let room = Arc::new(Semaphore::new(self.shared.settings.max_connections));
         let mut connections = JoinSet::new();
-        let mut refused_logged = false;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -115,10 +114,8 @@ impl Listener {
             };
             let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
                 self.shared.counters.connections_refused.add();
-                if !std::mem::replace(&mut refused_logged, true) {
-                    tracing::warn!(%peer, limit = self.shared.settings.max_connections,
-                        "connection refused: listener.max_connections are open; more of this kind are only counted");
-                }
+                tracing::warn!(%peer, limit = self.shared.settings.max_connections,
+                    "connection refused: listener.max_connections are open");
                 continue;
             };
             let acceptor = TlsAcceptor::from(self.tls.load_full());
@@ -145,7 +142,7 @@ impl Shared {
     async fn connection(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
         let accepted = tokio::select! {
             () = self.draining.cancelled() => return,
-            accepted = timeout(self.settings.handshake_timeout, self.handshake(stream, acceptor)) => accepted,
+            accepted = timeout(self.settings.handshake_timeout, self.handshake(stream, peer, acceptor)) => accepted,
         };
         let (upgraded, identity) = match accepted {
             Ok(Ok(Some(accepted))) => accepted,
@@ -179,6 +176,7 @@ impl Shared {
     async fn handshake(
         &self,
         stream: TcpStream,
+        peer: SocketAddr,
         acceptor: TlsAcceptor,
     ) -> Result<Option<(http::Upgraded, Identity)>, HandshakeError> {
         // Acks are small and urgent. A socket that cannot do this still works.
@@ -206,6 +204,7 @@ impl Shared {
             verified,
             public_key: self.settings.public_key.clone(),
         };
+        let device = identity.as_ref().map(|identity| identity.device_id.to_string()).ok();
         match http::serve(stream, door).await? {
             Ok(upgraded) => Ok(identity.ok().map(|identity| (upgraded, identity))),
             Err(Answered::Refusal) => {
@@ -220,6 +219,8 @@ impl Shared {
                     count.add();
                     tracing::info!(
                         status = status.as_u16(),
+                        %peer,
+                        device,
                         reason = reason.trim_end(),
                         "a peer was not let in"
                     );

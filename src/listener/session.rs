@@ -27,7 +27,7 @@ use super::rate::Rate;
 use super::server::Settings;
 use crate::queue::{DeadLetter, Item, Queue, Refusal, Submitter};
 use crate::record::Record;
-use crate::record::envelope::{self, MAX_MESSAGE_BYTES};
+use crate::record::envelope::{self, Envelope, MAX_MESSAGE_BYTES};
 use crate::record::identity::Identity;
 use crate::record::payload::{self, ConnectivityStatus};
 
@@ -220,6 +220,7 @@ impl Session {
     async fn judge(&mut self, message: Bytes) -> Result<(), End> {
         let received_at = epoch_ms();
         let size = message.len();
+        let seen = message.clone();
         match answer::judge(message, &self.identity, &self.around.settings.routes) {
             Verdict::Store { stream, record_type } => {
                 self.around.counters.record(&record_type, stream.payload.len());
@@ -242,7 +243,7 @@ impl Session {
                 raw,
                 why,
             } => {
-                self.note(why, || reason.clone());
+                self.note(why, || format!("{reason}; {}", describe(&seen)));
                 let letter = DeadLetter {
                     origin: "listener".to_owned(),
                     reason,
@@ -258,7 +259,7 @@ impl Session {
                 self.submit(Item::DeadLetter(letter), Some(reply), size).await
             }
             Verdict::Answer { reply, why } => {
-                self.note(why, || format!("{size} bytes"));
+                self.note(why, || describe(&seen));
                 self.reply(reply).await
             }
         }
@@ -392,6 +393,24 @@ impl Session {
             self.logged.push(kind);
         }
         new
+    }
+}
+
+/// What a message says of itself, for the log.
+fn describe(message: &Bytes) -> String {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned();
+    let size = message.len();
+    match envelope::read(message) {
+        Ok(Envelope::Stream(stream)) => format!(
+            "topic {:?}, txid {:?}, sender {:?}, {size} bytes",
+            text(&stream.topic),
+            text(&stream.txid),
+            text(&stream.sender_id)
+        ),
+        Ok(Envelope::Other { txid, topic, .. }) => {
+            format!("topic {:?}, txid {:?}, {size} bytes", text(&topic), text(&txid))
+        }
+        Ok(Envelope::Empty) | Err(_) => format!("{size} bytes"),
     }
 }
 

@@ -156,6 +156,10 @@ impl ClientCertVerifier for VehicleVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        let refusal = |error| {
+            name_certificate(end_entity, &error);
+            refusal(error)
+        };
         let leaf = EndEntityCert::try_from(end_entity).map_err(refusal)?;
         let check_anchor = |path: &VerifiedPath<'_>| self.check_anchor(path, now);
         leaf.verify_for_usage(
@@ -215,6 +219,25 @@ impl ExtendedKeyUsageValidator for ClientUsage {
             required,
             present,
         }))
+    }
+}
+
+/// Whose certificate was refused, and what to do: rustls says neither.
+fn name_certificate(leaf: &CertificateDer<'_>, error: &webpki::Error) {
+    let advice = match error {
+        webpki::Error::UnknownIssuer => "if it is a vehicle's, add its authority to listener.vehicle_ca",
+        webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
+            "renew it, and check the clock of this machine"
+        }
+        webpki::Error::RequiredEkuNotFoundContext(_) => "it is not made for clients (extended key usage clientAuth)",
+        _ => "it cannot be used",
+    };
+    match X509Certificate::from_der(leaf) {
+        Ok((_, certificate)) => {
+            let (subject, issuer) = (certificate.subject(), certificate.issuer());
+            tracing::info!(%subject, %issuer, reason = %error, "a client certificate was refused; {advice}");
+        }
+        Err(_) => tracing::info!(reason = %error, "a client certificate was refused: it is not X.509"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Two slots, each with a checksum, overwritten in place by turns: a torn write leaves the other one. The file never
 //! grows, so saving needs no free space. What it says is never ahead of what was confirmed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,8 @@ pub(crate) struct Saved {
     pub skipped: Vec<Range<u64>>,
     /// How long gateways have run on this queue, in milliseconds; as of this save.
     pub running: u64,
+    /// Destinations that are not required.
+    pub optional: BTreeSet<String>,
 }
 
 /// The open file.
@@ -148,6 +150,7 @@ impl CursorFile {
             positions: saved.positions.clone().into_iter().collect(),
             dead_letter_next: saved.dead_letter_next,
             running_ms: saved.running,
+            optional: saved.optional.iter().cloned().collect(),
             skipped: saved
                 .skipped
                 .iter()
@@ -193,6 +196,7 @@ fn newest(file: &dyn DiskFile) -> Option<(u64, Option<Saved>)> {
         dead_letter_next: cursors.dead_letter_next,
         skipped: cursors.skipped.iter().map(|range| range.from..range.to).collect(),
         running: cursors.running_ms,
+        optional: cursors.optional.into_iter().collect(),
     });
     Some((cursors.sequence, saved))
 }
@@ -247,6 +251,7 @@ mod tests {
             dead_letter_next: 3,
             skipped: vec![n..n + 50, n + 60..n + 70],
             running: 7 * n,
+            optional: ["file".to_owned()].into(),
         }
     }
 

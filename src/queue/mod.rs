@@ -21,6 +21,7 @@ pub mod storage;
 mod tail;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -245,6 +246,7 @@ impl Queue {
         let known = saved.as_ref().map_or(0, |saved| saved.committed);
         let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
+        let optional = saved.as_ref().map(|saved| saved.optional.clone()).unwrap_or_default();
         let highest = positions.values().copied().max().unwrap_or_default();
         let next = segments.end().max(known).max(reserved).max(highest);
         // Without the cursors nobody knows which numbers were used beyond what can be read.
@@ -272,7 +274,7 @@ impl Queue {
             committed: watch::Sender::new(segments.end()),
             segments,
             tail: Mutex::new(Tail::new(TAIL_BYTES)),
-            positions: Positions::new(positions.clone()),
+            positions: Positions::new(positions.clone(), &optional),
             counts: Counts::default(),
             lost: Mutex::new(Lost::never_used(&skipped)),
             skipped,
@@ -292,6 +294,7 @@ impl Queue {
             dead_letter_next: 0,
             skipped: Vec::new(),
             running: 0,
+            optional: BTreeSet::new(),
         });
         let dead_letters = DeadLetters::new(letters, id, dead_letter_next, settings.dead_letter_bytes);
         let ran_before = saved.running;

@@ -2,7 +2,7 @@
 //!
 //! A cursor only ever grows. One that the configuration no longer names keeps its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct Positions(Mutex<BTreeMap<String, Position>>);
@@ -15,16 +15,24 @@ struct Position {
 }
 
 impl Positions {
-    /// Places as saved; until a destination registers it counts as required.
-    pub(crate) fn new(saved: BTreeMap<String, u64>) -> Self {
-        let place = |next| Position {
-            next,
-            required: true,
-            dropped: 0,
+    /// Places as saved. One that the configuration no longer names is as required as it was.
+    pub(crate) fn new(saved: BTreeMap<String, u64>, optional: &BTreeSet<String>) -> Self {
+        let place = |(name, next)| {
+            let position = Position {
+                next,
+                required: !optional.contains(&name),
+                dropped: 0,
+            };
+            (name, position)
         };
-        Self(Mutex::new(
-            saved.into_iter().map(|(name, next)| (name, place(next))).collect(),
-        ))
+        Self(Mutex::new(saved.into_iter().map(place).collect()))
+    }
+
+    /// The destinations that are not required.
+    pub(crate) fn optional(&self) -> BTreeSet<String> {
+        let positions = self.lock();
+        let optional = positions.iter().filter(|(_, position)| !position.required);
+        optional.map(|(name, _)| name.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Position>> {
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_cursor_never_goes_back() {
-        let positions = Positions::new([("cloud".to_owned(), 5)].into());
+        let positions = Positions::new([("cloud".to_owned(), 5)].into(), &BTreeSet::new());
         assert_eq!(positions.register("cloud", 0, true), 5);
         positions.advance("cloud", 9);
         positions.advance("cloud", 7);
@@ -108,7 +116,7 @@ mod tests {
 
     #[test]
     fn only_a_destination_that_is_not_required_is_moved_on() {
-        let positions = Positions::new(BTreeMap::new());
+        let positions = Positions::new(BTreeMap::new(), &BTreeSet::new());
         positions.register("cloud", 0, true);
         positions.register("file", 0, false);
         assert_eq!(
@@ -131,9 +139,17 @@ mod tests {
 
     #[test]
     fn a_destination_that_left_the_configuration_keeps_its_place() {
-        let positions = Positions::new([("old".to_owned(), 3)].into());
+        let positions = Positions::new([("old".to_owned(), 3)].into(), &BTreeSet::new());
         positions.register("new", 50, true);
         assert_eq!(positions.oldest(), Some(3));
         assert_eq!(positions.drop_before(0, 10, false, "full"), 0);
+    }
+
+    #[test]
+    fn a_destination_that_left_and_was_not_required_fills_nothing() {
+        let positions = Positions::new([("trace".to_owned(), 3)].into(), &["trace".to_owned()].into());
+        positions.register("cloud", 50, true);
+        assert_eq!(positions.drop_before(0, 10, false, "full"), 1);
+        assert_eq!(positions.optional(), ["trace".to_owned()].into());
     }
 }

@@ -351,6 +351,7 @@ impl Writer {
             dead_letter_next: self.dead_letters.next(),
             skipped: self.shared.skipped.clone(),
             running: self.saved.running,
+            optional: self.shared.positions.optional(),
         };
         let running = self.running();
         let aged = self.settings.max_age.is_some() && running >= saved.running + SAVE_RUNNING;

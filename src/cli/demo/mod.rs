@@ -71,6 +71,9 @@ pub enum DemoError {
     /// The vehicles.
     #[error(transparent)]
     Simulate(#[from] SimulateError),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
     /// The point of it all.
     #[error("records were lost, are out of order, or were never acknowledged")]
     NotGood,
@@ -93,10 +96,16 @@ pub fn run(args: DemoArgs) -> Result<(), DemoError> {
         });
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let account = runtime.block_on(demonstrate(&args))?;
+    let account = runtime.block_on(async {
+        tokio::select! {
+            account = demonstrate(&args) => account,
+            // What is in the temporary directory goes with it.
+            interrupted = tokio::signal::ctrl_c() => Err(interrupted.map_or_else(DemoError::from, |()| DemoError::Interrupted)),
+        }
+    })?;
     match args.json {
-        true => println!("{}", serde_json::json!(account)),
-        false => println!("\n{account}"),
+        true => say!("{}", serde_json::json!(account)),
+        false => say!("\n{account}"),
     }
     match account.is_good() {
         true => Ok(()),

@@ -232,8 +232,8 @@ pub fn run(args: SimulateArgs) -> Result<(), SimulateError> {
         Tally::new(&tallies, started.elapsed())
     });
     match args.json {
-        true => println!("{}", serde_json::json!(tally)),
-        false => println!("{tally}"),
+        true => say!("{}", serde_json::json!(tally)),
+        false => say!("{tally}"),
     }
     if tally.connections == 0 {
         return Err(SimulateError::NeverConnected);
