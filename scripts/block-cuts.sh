@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Cuts the power of a real file system under the queue and checks what the next start finds.
+#
+#   scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]     1000 cuts on ext4 unless said otherwise
+#
+# A queue is loaded on a file system of its own, through three kills and an orderly stop. The disk below it is a loop
+# device over a file that QEMU exports with FUSE, so that every block write and flush is logged. Each cut is an image:
+# everything up to a flush, and some of what was written after it; the kernel mounts it, the queue in it is opened.
+#
+# Exit code 0: nothing was lost. 1: something was; what is needed to see it again is kept, and the command said.
+# 3: not run, because it needs root, /dev/fuse and loop devices.
+set -euo pipefail
+fs=${1:-ext4} cuts=${2:-1000} seed=${3:-1}
+case $fs in
+ext4) tools=e2fsprogs size=64M make=(mkfs.ext4 -q -F -b 4096 -E 'lazy_itable_init=0,lazy_journal_init=0') ;;
+xfs) tools=xfsprogs size=300M make=(mkfs.xfs -q -f) ;;
+btrfs) tools=btrfs-progs size=256M make=(mkfs.btrfs -q -f) ;;
+*) echo "usage: scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]" >&2 && exit 2 ;;
+esac
+if [ "$(id -u)" -ne 0 ] || [ ! -c /dev/fuse ] || ! losetup --find >/dev/null 2>&1 || ! unshare --mount true 2>/dev/null; then
+    echo "not run: needs root, /dev/fuse and loop devices" >&2
+    exit 3
+fi
+# Its mounts are its own, and go with it however it ends.
+[ "${BLOCK_CUTS_MOUNTS:-}" = own ] || BLOCK_CUTS_MOUNTS=own exec unshare --mount "$0" "$@"
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+# Which of the two QEMU packages has qemu-storage-daemon depends on the release.
+need "${BUILD_PACKAGES[@]}" qemu-utils qemu-system-common mount "$tools"
+need_cargo
+cargo build --quiet --locked --example block-cuts
+program=$(realpath "${CARGO_TARGET_DIR:-target}/debug/examples/block-cuts")
+
+# In memory if there is room: a thousand images are written, and the disk that they are of is not this one.
+parent=${TMPDIR:-/tmp}
+[ "$(stat -f -c '%a * %S / 1048576' /dev/shm | xargs expr 2>/dev/null || echo 0)" -gt 1024 ] && parent=/dev/shm
+dir=$(mktemp -d -p "$parent" block-cuts.XXXXXX)
+loop='' storage=''
+put_away() {
+    mountpoint --quiet "$dir/cut" && umount --lazy "$dir/cut"
+    mountpoint --quiet "$dir/mnt" && umount "$dir/mnt"
+    [ -z "$loop" ] || losetup --detach "$loop"
+    loop=''
+    [ -z "$storage" ] || { kill "$storage" && while kill -0 "$storage" 2>/dev/null; do sleep 0.05; done; }
+    storage=''
+} 2>/dev/null
+trap 'put_away || true; rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+mkdir "$dir/mnt"
+truncate -s "$size" "$dir/disk.img"
+"${make[@]}" "$dir/disk.img"
+cp --sparse=always "$dir/disk.img" "$dir/base.img"
+# It does not grow: sparse, and more than is ever written.
+truncate -s 4G "$dir/log.img"
+touch "$dir/logged"
+qemu-storage-daemon --daemonize --pidfile "$dir/pid" \
+    --blockdev "driver=file,node-name=disk,filename=$dir/disk.img" \
+    --blockdev "driver=file,node-name=log,filename=$dir/log.img" \
+    --blockdev driver=blklogwrites,node-name=logged,file=disk,log=log \
+    --export "type=fuse,id=logged,node-name=logged,mountpoint=$dir/logged,writable=on"
+storage=$(cat "$dir/pid")
+loop=$(losetup --find --show "$dir/logged")
+mount "$loop" "$dir/mnt"
+
+# More cuts, more flushes to cut at.
+records=$((cuts < 200 ? 150 : 600))
+load() {
+    "$program" load "$dir/mnt/queue" --journal "$dir/journal" --log "$dir/log.img" --seed "$1" \
+        --records "$records" "${@:2}" >"$dir/load.log" 2>&1
+}
+for life in 1 2 3; do
+    # The shell says "Killed" of what is meant to be.
+    code=0
+    { load "$((seed * 10 + life))" --kill || code=$?; } 2>/dev/null
+    [ "$code" -eq 137 ] || { cat "$dir/load.log" >&2 && exit 1; }
+done
+load "$((seed * 10))" || { cat "$dir/load.log" >&2 && exit 1; }
+put_away
+rm "$dir/disk.img"
+
+if result=$("$program" replay "$dir" --seed "$seed" --cuts "$cuts"); then
+    echo "$fs: $result"
+    exit 0
+fi
+# When the kernel wrote what is nobody's choice, so the log is kept and not only the seed.
+kept=target/block-cuts/$fs-$seed
+rm -rf "$kept"
+mkdir -p "$kept"
+cp --sparse=always "$dir"/{base.img,cut.img,log.img,journal} "$kept"
+echo "$fs, seed $seed: FAILED as said above; the log, the journal and the cut's image are in $kept; once more:" >&2
+echo "  $program replay $kept --seed $seed --cuts $cuts --only NUMBER" >&2
+exit 1
