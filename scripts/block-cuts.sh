@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Cuts the power of a real file system under the queue and checks what the next start finds.
 #
-#   scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]     1000 cuts on ext4 unless said otherwise
+#   scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]     5000 cuts on ext4 unless said otherwise
 #
 # A queue is loaded on a file system of its own, through three kills and an orderly stop. The disk below it is a loop
 # device over a file that QEMU exports with FUSE, so that every block write and flush is logged. Each cut is an image:
@@ -10,18 +10,21 @@
 # Exit code 0: nothing was lost. 1: something was; what is needed to see it again is kept, and the command said.
 # 3: not run, because it needs root, /dev/fuse and loop devices.
 set -euo pipefail
-fs=${1:-ext4} cuts=${2:-1000} seed=${3:-1}
+fs=${1:-ext4} cuts=${2:-5000} seed=${3:-1}
+# The superblock's sectors are never torn: ext4 and btrfs do not mount with a torn one, whatever the queue does.
 case $fs in
-ext4) tools=e2fsprogs size=64M make=(mkfs.ext4 -q -F -b 4096 -E 'lazy_itable_init=0,lazy_journal_init=0') ;;
-xfs) tools=xfsprogs size=300M make=(mkfs.xfs -q -f) ;;
-btrfs) tools=btrfs-progs size=256M make=(mkfs.btrfs -q -f) ;;
+ext4) tools=e2fsprogs size=64M superblock=2-3 make=(mkfs.ext4 -q -F -b 4096 -E 'lazy_itable_init=0,lazy_journal_init=0') ;;
+xfs) tools=xfsprogs size=300M superblock=0-0 make=(mkfs.xfs -q -f) ;;
+btrfs) tools=btrfs-progs size=256M superblock=128-135 make=(mkfs.btrfs -q -f) ;;
 *) echo "usage: scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]" >&2 && exit 2 ;;
 esac
-if [ "$(id -u)" -ne 0 ] || [ ! -c /dev/fuse ] || ! losetup --find >/dev/null 2>&1 || ! unshare --mount true 2>/dev/null; then
+# To have a mount namespace needs what mounting needs; a container may have the devices and may not open them.
+if [ "$(id -u)" -ne 0 ] || ! (: <>/dev/fuse) 2>/dev/null || ! losetup --find >/dev/null 2>&1 ||
+    ! unshare --mount true 2>/dev/null; then
     echo "not run: needs root, /dev/fuse and loop devices" >&2
     exit 3
 fi
-# Its mounts are its own, and go with it however it ends.
+# The mounts are its own, and go with it however it ends.
 [ "${BLOCK_CUTS_MOUNTS:-}" = own ] || BLOCK_CUTS_MOUNTS=own exec unshare --mount "$0" "$@"
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -63,8 +66,8 @@ storage=$(cat "$dir/pid")
 loop=$(losetup --find --show "$dir/logged")
 mount "$loop" "$dir/mnt"
 
-# More cuts, more flushes to cut at.
-records=$((cuts < 200 ? 150 : 600))
+# Of a record of one life come fewer than two flushes to cut at.
+records=$((cuts / 4 < 200 ? 200 : cuts / 4 > 1250 ? 1250 : cuts / 4))
 load() {
     "$program" load "$dir/mnt/queue" --journal "$dir/journal" --log "$dir/log.img" --seed "$1" \
         --records "$records" "${@:2}" >"$dir/load.log" 2>&1
@@ -79,15 +82,17 @@ load "$((seed * 10))" || { cat "$dir/load.log" >&2 && exit 1; }
 put_away
 rm "$dir/disk.img"
 
-if result=$("$program" replay "$dir" --seed "$seed" --cuts "$cuts"); then
-    echo "$fs: $result"
+cut=(--seed "$seed" --cuts "$cuts" --superblock "$superblock")
+if "$program" replay "$dir" "${cut[@]}" 2>&1 >"$dir/result" | tee "$dir/replay.log" >&2; then
+    echo "$fs: $(cat "$dir/result")"
     exit 0
 fi
 # When the kernel wrote what is nobody's choice, so the log is kept and not only the seed.
+number=$(sed -n 's/^cut \([0-9]*\) of .*/\1/p' "$dir/replay.log" | tail -n 1)
 kept=target/block-cuts/$fs-$seed
 rm -rf "$kept"
 mkdir -p "$kept"
-cp --sparse=always "$dir"/{base.img,cut.img,log.img,journal} "$kept"
-echo "$fs, seed $seed: FAILED as said above; the log, the journal and the cut's image are in $kept; once more:" >&2
-echo "  $program replay $kept --seed $seed --cuts $cuts --only NUMBER" >&2
+cp --sparse=always "$dir"/{base.img,log.img,journal,replay.log} "$kept"
+echo "$fs, seed $seed: FAILED as said above; its block log and its journal are kept; once more:" >&2
+echo "  $program replay $kept ${cut[*]} ${number:+--only $number}" >&2
 exit 1

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use waystation::queue::{Item, Queue, Queued};
+use waystation::queue::{Item, Queue, Queued, Reader};
 
 use crate::journal::{Known, Txid, record, txid};
 use crate::{DESTINATIONS, SETTINGS};
@@ -63,7 +63,7 @@ async fn account(queue: &Queue, known: &Known, entries: u64) -> Result<Found, St
         acknowledged: acknowledged.len(),
         more: 0,
     };
-    let mut highest = None;
+    let (mut highest, mut end) = (None, None);
     for destination in DESTINATIONS {
         let cursor = queue.cursor(destination);
         let advanced = known
@@ -76,7 +76,10 @@ async fn account(queue: &Queue, known: &Known, entries: u64) -> Result<Found, St
                 "{destination} is at {cursor}, and had confirmed what is before {advanced}"
             ));
         }
-        let records = drain(queue, destination).await?;
+        let mut reader = queue.reader(destination);
+        let records = drain(&mut reader)
+            .await
+            .map_err(|why| format!("{destination}: {why}"))?;
         let there = places(&records, known, entries, same_queue).map_err(|why| format!("{destination}: {why}"))?;
         for txid in &acknowledged {
             let confirmed = known.number_of.get(txid).is_some_and(|number| *number < cursor);
@@ -92,11 +95,13 @@ async fn account(queue: &Queue, known: &Known, entries: u64) -> Result<Found, St
         found.more = found
             .more
             .max((there.len() + confirmed).saturating_sub(acknowledged.len()));
+        end = Some(reader);
         highest = highest.max(there.into_values().max()).max(cursor.checked_sub(1));
     }
     let given_out = known.numbers.iter().filter(|(_, (at, _))| same_queue && *at <= entries);
     let highest = highest.max(given_out.map(|(number, _)| *number).max());
-    one_more(queue, highest).await?;
+    let mut end = end.ok_or("no destinations")?;
+    one_more(queue, &mut end, highest).await?;
     Ok(found)
 }
 
@@ -130,44 +135,27 @@ fn places(records: &[Queued], known: &Known, entries: u64, same_queue: bool) -> 
     Ok(there)
 }
 
-/// It goes on: a new record is stored, and its number is above all that somebody has seen.
-async fn one_more(queue: &Queue, highest: Option<u64>) -> Result<(), String> {
-    let (mut submitter, mut reader) = (queue.submitter(), queue.reader(DESTINATIONS[0]));
+/// It goes on: a new record is stored, comes next, and its number is above all that somebody has seen.
+async fn one_more(queue: &Queue, end: &mut Reader, highest: Option<u64>) -> Result<(), String> {
     let item = Item::Record(record(AFTERWARDS, 100));
-    submitter
-        .store(item)
-        .await
-        .map_err(|error| format!("the next record is not stored: {error}"))?;
-    loop {
-        let batch = reader.next(1 << 20).await.map_err(|error| error.to_string())?;
-        if batch.records.is_empty() {
-            return Err("the next record was acknowledged and is not there".to_owned());
+    let stored = queue.submitter().store(item).await;
+    stored.map_err(|error| format!("the next record is not stored: {error}"))?;
+    match drain(end).await?.as_slice() {
+        [next] if next.record != record(AFTERWARDS, 100) => Err("the next record is not as it was sent".to_owned()),
+        [next] if Some(next.id.number) <= highest => {
+            Err(format!("number {} is used again, {highest:?} was", next.id.number))
         }
-        let next = batch
-            .records
-            .iter()
-            .find(|queued| txid(&queued.record) == Some(AFTERWARDS));
-        if let Some(next) = next {
-            let number = next.id.number;
-            let is_new = Some(number) > highest;
-            return is_new
-                .then_some(())
-                .ok_or_else(|| format!("number {number} is used again, {highest:?} was"));
-        }
+        [_] => Ok(()),
+        other => Err(format!("one record was acknowledged, and {} came", other.len())),
     }
 }
 
-async fn drain(queue: &Queue, destination: &str) -> Result<Vec<Queued>, String> {
-    let mut reader = queue.reader(destination);
+async fn drain(reader: &mut Reader) -> Result<Vec<Queued>, String> {
     let mut records = Vec::new();
     loop {
         let before = reader.position();
         let batch = reader.next(64 << 10).await;
-        records.extend(
-            batch
-                .map_err(|error| format!("{destination} cannot read: {error}"))?
-                .records,
-        );
+        records.extend(batch.map_err(|error| format!("it cannot be read: {error}"))?.records);
         if reader.position() == before {
             return Ok(records);
         }

@@ -67,7 +67,10 @@ enum Choice {
 
 impl Cut {
     /// Puts the part that reached the disk on it.
-    pub(crate) fn apply(&self, log: &BlockLog, disk: &mut Disk, seed: u64) {
+    ///
+    /// The sectors of `whole`, where the file system has its superblock, are never torn: ext4 and btrfs update theirs in
+    /// place, check a sum over all of it, and do not mount with a mixture.
+    pub(crate) fn apply(&self, log: &BlockLog, disk: &mut Disk, seed: u64, whole: &Range<usize>) {
         let mut rng = StdRng::seed_from_u64(seed ^ (self.number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let span = self.durable..self.entries;
         let choice = match rng.random_range(0..5) {
@@ -78,15 +81,19 @@ impl Cut {
             _ => Choice::Only(rng.random_range(span.clone())),
         };
         for place in span {
-            let whole = match choice {
-                Choice::Writes(share) => rng.random_bool(share),
-                Choice::Sectors(_) => false,
-                Choice::Without(other) => place != other,
-                Choice::Only(this) => place == this,
-            };
             let entry = &log.entries[place];
+            let (each, as_one) = match choice {
+                Choice::Sectors(share) => (Some(share), rng.random_bool(share)),
+                Choice::Writes(share) => (None, rng.random_bool(share)),
+                Choice::Without(other) => (None, place != other),
+                Choice::Only(this) => (None, place == this),
+            };
             for (sector, bytes) in (entry.sector as usize..).zip(log.data(entry).chunks(SECTOR)) {
-                if whole || matches!(choice, Choice::Sectors(share) if rng.random_bool(share)) {
+                let arrives = match each {
+                    Some(share) if !whole.contains(&sector) => rng.random_bool(share),
+                    _ => as_one,
+                };
+                if arrives {
                     disk.write(sector * SECTOR, bytes);
                 }
             }

@@ -71,7 +71,8 @@ impl Life {
         for vehicle in 0..VEHICLES {
             let records = known.next_count(vehicle)..known.next_count(vehicle) + self.records / VEHICLES as u64;
             // A killed life dies under one of its vehicles, after a part of its records.
-            let dies_at = (self.kill && vehicle == 0).then(|| rng.random_range(records.clone()));
+            let dies_at = (self.kill && vehicle == 0)
+                .then(|| rng.random_range(records.start + (records.end - records.start) / 2..records.end));
             let sends = Sends {
                 vehicle,
                 next: records.start,
@@ -123,15 +124,15 @@ impl Sends {
         let (mut first, mut acknowledged) = (self.next, 0);
         while self.next < self.end {
             let burst = match self.rng.random_range(0..4) {
-                0 => 1,
-                1 => self.rng.random_range(8..40),
-                _ => self.rng.random_range(1..6),
+                0 => self.rng.random_range(5..20),
+                1 => 1,
+                _ => self.rng.random_range(1..4),
             };
             for _ in 0..burst.min(self.end - self.next) {
                 if self.dies_at == Some(self.next) {
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
                 }
-                let bytes = match self.rng.random_range(0..6) {
+                let bytes = match self.rng.random_range(0..3) {
                     0 => self.rng.random_range(20..9000),
                     _ => self.rng.random_range(20..1500),
                 };
@@ -166,7 +167,7 @@ impl Sends {
                 }
             }
             if self.rng.random_bool(0.7) {
-                sleep(Duration::from_millis(self.rng.random_range(0..25))).await;
+                sleep(Duration::from_millis(self.rng.random_range(0..200))).await;
             }
         }
         while acknowledged < self.next - first {

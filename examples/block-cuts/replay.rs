@@ -1,5 +1,6 @@
 //! Makes the images of power cuts one after the other, mounts each, checks the queue in it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -21,10 +22,13 @@ pub(crate) struct Replay {
     seed: u64,
     #[arg(long, default_value_t = 1000)]
     cuts: usize,
-    /// This cut of them alone; its image stays as `cut.img`.
+    /// Sectors that no cut tears, from the first to the last of the file system's superblock, as `2-3`.
+    #[arg(long, value_parser = sectors, default_value = "2-3")]
+    superblock: Range<usize>,
+    /// This cut of them alone.
     #[arg(long)]
     only: Option<u64>,
-    /// Puts the cut's image into `cut.img` and no more.
+    /// Leaves the cut's image as `cut.img`, and does not mount it.
     #[arg(long, requires = "only")]
     no_check: bool,
 }
@@ -53,7 +57,7 @@ impl Replay {
             demanded += found.acknowledged;
             more += found.more;
             if done % 100 == 0 {
-                eprintln!("{done} cuts, {:.0?}", started.elapsed());
+                eprintln!("{done} power cuts, {:.0?}", started.elapsed());
             }
         }
         let count = |kind| log.entries.iter().filter(|entry| entry.kind == kind).count();
@@ -71,7 +75,7 @@ impl Replay {
     fn cut(&self, log: &BlockLog, durable: &Disk, known: &Known, cut: Cut) -> Result<Found, String> {
         let image = self.dir.join("cut.img");
         let mut disk = durable.clone();
-        cut.apply(log, &mut disk, self.seed);
+        cut.apply(log, &mut disk, self.seed, &self.superblock);
         disk.save(&image);
         if self.no_check {
             return Ok(Found::default());
@@ -110,6 +114,14 @@ impl Drop for Mounted {
             let _detached = run(Command::new("umount").arg("--lazy").arg(&self.at));
         }
     }
+}
+
+fn sectors(words: &str) -> Result<Range<usize>, String> {
+    let ends = words
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+    let (first, last): (usize, usize) = ends.ok_or("not like 2-3")?;
+    Ok(first..last + 1)
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
