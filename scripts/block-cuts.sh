@@ -19,7 +19,7 @@ btrfs) tools=btrfs-progs size=256M superblock=128-135 make=(mkfs.btrfs -q -f) ;;
 *) echo "usage: scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]" >&2 && exit 2 ;;
 esac
 # To have a mount namespace needs what mounting needs; a container may have the devices and may not open them.
-if [ "$(id -u)" -ne 0 ] || ! (: <>/dev/fuse) 2>/dev/null || ! losetup --find >/dev/null 2>&1 ||
+if [ "$(id -u)" -ne 0 ] || [ ! -c /dev/fuse ] || ! (: <>/dev/fuse) 2>/dev/null || ! losetup --find >/dev/null 2>&1 ||
     ! unshare --mount true 2>/dev/null; then
     echo "not run: needs root, /dev/fuse and loop devices" >&2
     exit 3
@@ -38,12 +38,10 @@ program=$(realpath "${CARGO_TARGET_DIR:-target}/debug/examples/block-cuts")
 parent=${TMPDIR:-/tmp}
 [ "$(stat -f -c '%a * %S / 1048576' /dev/shm | xargs expr 2>/dev/null || echo 0)" -gt 1024 ] && parent=/dev/shm
 dir=$(mktemp -d -p "$parent" block-cuts.XXXXXX)
-loop='' storage=''
+storage=''
 put_away() {
     mountpoint --quiet "$dir/cut" && umount --lazy "$dir/cut"
     mountpoint --quiet "$dir/mnt" && umount "$dir/mnt"
-    [ -z "$loop" ] || losetup --detach "$loop"
-    loop=''
     [ -z "$storage" ] || { kill "$storage" && while kill -0 "$storage" 2>/dev/null; do sleep 0.05; done; }
     storage=''
 } 2>/dev/null
@@ -63,8 +61,7 @@ qemu-storage-daemon --daemonize --pidfile "$dir/pid" \
     --blockdev driver=blklogwrites,node-name=logged,file=disk,log=log \
     --export "type=fuse,id=logged,node-name=logged,mountpoint=$dir/logged,writable=on"
 storage=$(cat "$dir/pid")
-loop=$(losetup --find --show "$dir/logged")
-mount "$loop" "$dir/mnt"
+mount -o loop "$dir/logged" "$dir/mnt"
 
 # Of a record of one life come fewer than two flushes to cut at.
 records=$((cuts / 4 < 200 ? 200 : cuts / 4 > 1250 ? 1250 : cuts / 4))

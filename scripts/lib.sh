@@ -12,14 +12,14 @@ need() {
     if [ "$(id -u)" -ne 0 ]; then
         if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
             echo "missing packages; run this line, then the script again:" >&2
-            echo "  sudo apt-get install -y ${missing[*]}" >&2
+            echo "  sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
             exit 1
         fi
         as_root=(sudo)
     fi
     echo "installing ${missing[*]}" >&2
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 need_cargo() {
