@@ -31,6 +31,7 @@ const SETTINGS: Settings = Settings {
     dead_letter_bytes: 1 << 20,
     keep_free: 0,
     when_full: WhenFull::Refuse,
+    max_age: None,
 };
 
 /// Cuts the power of a real file system under the queue.
