@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use redb::ReadableTable;
 use waystation::queue::{Item, Queue, Queued};
 
 async fn drain(queue: &Queue, destination: &str) -> Vec<Queued> {
@@ -65,6 +66,26 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+#[test]
+fn a_flipped_bit_in_the_format_is_damage_and_not_a_newer_build() {
+    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let newest = files(&dir.path().join("segments")).into_keys().next_back().unwrap();
+    let database = redb::Database::open(&newest).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut table = transaction.open_table(META).unwrap();
+    let mut row = table.get("format").unwrap().unwrap().value().to_vec();
+    row[7] ^= 1;
+    table.insert("format", row.as_slice()).unwrap();
+    drop(table);
+    transaction.commit().unwrap();
+    drop(database);
+    let (_queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    assert!(dir.path().join("quarantine").exists());
+    writer.close().unwrap();
+}
+
 #[tokio::test]
 async fn a_segment_whose_own_place_is_damaged_is_set_aside_and_costs_only_itself() {
     const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
@@ -99,7 +120,10 @@ fn a_queue_from_a_newer_build_is_refused_and_left_as_it_is() {
     let database = redb::Database::open(&newest).unwrap();
     let transaction = database.begin_write().unwrap();
     let mut table = transaction.open_table(META).unwrap();
-    table.insert("format", 2_u64.to_le_bytes().as_slice()).unwrap();
+    // The number and its checksum, as in every format.
+    let number = 2_u64.to_le_bytes();
+    let row = [number, xxhash_rust::xxh3::xxh3_64(&number).to_le_bytes()].concat();
+    table.insert("format", row.as_slice()).unwrap();
     drop(table);
     transaction.commit().unwrap();
     drop(database);

@@ -151,7 +151,7 @@ impl OpenSegment {
             let transaction = database.begin_write()?;
             {
                 let mut table = transaction.open_table(META)?;
-                table.insert("format", FORMAT.to_le_bytes().as_slice())?;
+                table.insert("format", format_row(FORMAT).as_slice())?;
                 table.insert("queue", meta.queue.0.as_slice())?;
                 table.insert("first", meta.first.to_le_bytes().as_slice())?;
                 table.insert("follows", meta.follows.to_le_bytes().as_slice())?;
@@ -334,6 +334,13 @@ pub(crate) fn intact_frames(raw: &RawChunk, queue: QueueId) -> (u64, Option<crat
     (number, None)
 }
 
+/// A format number with its checksum, the same in every format: a flipped bit must not look like a newer build's queue,
+/// which would be left alone.
+fn format_row(format: u64) -> Vec<u8> {
+    let number = format.to_le_bytes();
+    [number, xxh3_64(&number).to_le_bytes()].concat()
+}
+
 fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, SegmentError> {
     let transaction = database.begin_read().map_err(|error| named(path)(error.into()))?;
     let table = match transaction.open_table(META) {
@@ -352,7 +359,11 @@ fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, Segm
             .map_err(|_| damaged(path, format!("its {key:?} is not a number")))?;
         Ok(u64::from_le_bytes(bytes))
     };
-    let found = number("format")?;
+    let row = bytes("format")?;
+    let found = row.first_chunk().copied().map_or(0, u64::from_le_bytes);
+    if row != format_row(found) {
+        return Err(damaged(path, "its format is not what was written".to_owned()));
+    }
     if found > FORMAT {
         return Err(SegmentError::Newer {
             path: path.to_owned(),
