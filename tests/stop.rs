@@ -7,26 +7,35 @@ mod account;
 mod daemon;
 #[path = "support/kafka.rs"]
 mod kafka;
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use account::account;
 use daemon::{Daemon, wait_for};
+use mosquitto::{Mosquitto, Subscriber};
 use waystation::cli::simulate::Live;
 
 const VEHICLES: usize = 10;
 const LONG: Duration = Duration::from_secs(120);
 const GRACE: Duration = Duration::from_secs(20);
 
-fn configured(servers: &str) -> Daemon {
+fn configured(servers: &str, port: u16) -> Daemon {
     let rest = format!(
         r#"
         [records]
-        "*" = ["cloud"]
+        "*" = ["cloud", "home"]
         [destinations.cloud]
         type = "kafka"
         namespace = "fleet"
         properties = {{ "bootstrap.servers" = "{servers}" }}
+        [destinations.home]
+        type = "mqtt"
+        url = "mqtt://127.0.0.1:{port}"
+        topic_base = "fleet"
+        layout = "records"
         "#
     );
     Daemon::new(VEHICLES, "", &rest)
@@ -36,7 +45,10 @@ fn configured(servers: &str) -> Daemon {
 fn stops_under_load_lose_nothing_and_deliver_nothing_twice() {
     let cluster = kafka::cluster("fleet");
     let reading = kafka::Reading::new(&cluster, "fleet");
-    let mut daemon = configured(&cluster.bootstrap_servers());
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "fleet/#");
+    let mut daemon = configured(&cluster.bootstrap_servers(), broker.port);
     daemon.start();
     let live = Arc::new(Live::default());
     let records = 800;
@@ -52,12 +64,22 @@ fn stops_under_load_lose_nothing_and_deliver_nothing_twice() {
     let tallies = fleet.join().unwrap();
     let total = VEHICLES * records as usize;
     daemon.wait_drained("cloud", LONG);
+    daemon.wait_drained("home", LONG);
     wait_for("all has been read", LONG, || {
         reading.account(&tallies).delivered >= total
     });
-    let account = reading.account(&tallies);
-    account.assert_complete(total);
-    assert_eq!(account.duplicates, 0, "delivered twice");
+    let published = || {
+        let messages = subscriber.messages();
+        let ids = messages
+            .iter()
+            .map(|message| (message.property("txid").to_owned(), String::new()));
+        account(&tallies, ids)
+    };
+    wait_for("all has been published", LONG, || published().delivered >= total);
+    for account in [reading.account(&tallies), published()] {
+        account.assert_complete(total);
+        assert_eq!(account.duplicates, 0, "delivered twice");
+    }
     let mut numbers: Vec<u64> = reading
         .messages()
         .iter()
@@ -73,7 +95,7 @@ fn stops_under_load_lose_nothing_and_deliver_nothing_twice() {
 
 #[test]
 fn a_stop_with_a_dead_upstream_is_as_orderly() {
-    let mut daemon = configured("127.0.0.1:1");
+    let mut daemon = configured("127.0.0.1:1", 1);
     daemon.start();
     let live = Arc::new(Live::default());
     let fleet = daemon.drive(VEHICLES, 200, 100.0, &live);
@@ -87,6 +109,8 @@ fn a_stop_with_a_dead_upstream_is_as_orderly() {
         tallies.iter().map(|vehicle| vehicle.acked.len()).sum::<usize>(),
         VEHICLES * 200
     );
-    assert!(daemon.figure("cloud", "backlog") >= 2000);
-    assert_eq!(daemon.figure("cloud", "confirmed"), 0);
+    for destination in ["cloud", "home"] {
+        assert!(daemon.figure(destination, "backlog") >= 2000);
+        assert_eq!(daemon.figure(destination, "confirmed"), 0);
+    }
 }
