@@ -6,27 +6,15 @@
 mod damage;
 #[path = "../tests/support/power_cuts.rs"]
 mod power_cuts;
+#[path = "../tests/support/seeds.rs"]
+mod seeds;
 #[path = "../tests/support/sim_disk.rs"]
 mod sim_disk;
 
 use std::time::Instant;
 
-use clap::Parser;
-
-/// Damages a simulated queue, and checks what the next start delivers and reports.
-#[derive(Parser)]
-struct Arguments {
-    /// Seeds 0 to this one.
-    #[arg(long, default_value_t = 100, conflicts_with = "seed")]
-    seeds: u64,
-    /// This seed alone.
-    #[arg(long)]
-    seed: Option<u64>,
-}
-
 fn main() {
-    let arguments = Arguments::parse();
-    let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);
+    let seeds = seeds::from_arguments();
     let started = Instant::now();
     let mut total = damage::Report::default();
     // redb panics on some damaged pages, and every one of them would be told.

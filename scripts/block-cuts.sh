@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Cuts the power of a real file system under the queue and checks what the next start finds.
 #
-#   scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]     5000 cuts on ext4 unless said otherwise
+#   scripts/block-cuts.sh [ext4|xfs|btrfs] [CUTS] [SEED]     5000 cuts on ext4 unless said otherwise: about five minutes
 #
 # A queue is loaded on a file system of its own, through three kills and an orderly stop. The disk below it is a loop
 # device over a file that QEMU exports with FUSE, so that every block write and flush is logged. Each cut is an image:

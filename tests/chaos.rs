@@ -114,12 +114,19 @@ impl World {
     fn kill_broker(&mut self) {
         self.proxy.mute();
         let subscriber = self.subscriber.take().unwrap();
-        // The gateway sends no more than its window without a confirmation: when nothing has arrived for a while, the
-        // subscriber has all that there is.
-        let mut count = subscriber.count();
-        wait_for("the subscriber is quiet", LONG, || {
-            std::thread::sleep(Duration::from_secs(1));
-            std::mem::replace(&mut count, subscriber.count()) == count
+        // Everything is routed to the broker, so that the number before the cursor is a record's that it has confirmed.
+        let highest = || {
+            let messages = subscriber.messages();
+            let had = self.received.iter().chain(&messages);
+            had.map(|message| message.property("record").rsplit_once('-').unwrap().1.parse().unwrap())
+                .max()
+        };
+        let mut cursor = None;
+        wait_for("the subscriber has what was confirmed", LONG, || {
+            let now = self.daemon.figure("broker", "cursor");
+            // Twice the same: no confirmation is on its way through the gateway any more.
+            let settled = cursor.replace(now) == Some(now);
+            settled && highest().map_or(0, |highest: u64| highest + 1) >= now
         });
         self.broker.kill_9();
         self.received.extend(subscriber.messages());

@@ -664,3 +664,32 @@ fn a_configuration_in_a_log_gives_no_password_away() {
     let shown = format!("{:?}", parsed(&text).unwrap());
     assert!(!shown.contains("geheim") && shown.contains("sasl.password"), "{shown}");
 }
+
+#[test]
+fn two_clients_of_one_name_on_one_broker_are_a_mistake() {
+    let error = parsed(&TWINS.replace("PORT", "1883")).unwrap_err().to_string();
+    assert!(
+        error.contains("a and b have the same client_id on one broker"),
+        "{error}"
+    );
+    parsed(&TWINS.replacen("PORT", "1884", 1).replace("PORT", "1883")).unwrap();
+}
+
+const TWINS: &str = r#"
+[listener]
+certificate = "a"
+private_key = "b"
+vehicle_ca = "c"
+[records]
+"*" = ["a", "b"]
+[destinations.a]
+type = "mqtt"
+url = "mqtt://broker:PORT"
+topic_base = "a"
+client_id = "gateway"
+[destinations.b]
+type = "mqtt"
+url = "mqtt://broker:PORT"
+topic_base = "b"
+client_id = "gateway"
+"#;

@@ -37,18 +37,7 @@ fn a_full_disk_refuses_vehicles_survives_a_restart_and_recovers_by_itself() {
     let mut daemon = Daemon::new(
         4,
         "max_bytes = \"1 GiB\"\nsegment_size = \"1 MiB\"\nkeep_free = \"0 B\"",
-        &format!(
-            r#"
-            [records]
-            "*" = ["broker"]
-            [destinations.broker]
-            type = "mqtt"
-            url = "mqtt://127.0.0.1:{}"
-            topic_base = "fleet"
-            layout = "records"
-            "#,
-            proxy.port
-        ),
+        &mosquitto::everything_to(proxy.port),
     );
     let disk = LoopDisk::new(&daemon.path("queue"), 32);
     disk.leave(8 << 20);

@@ -53,6 +53,19 @@ async fn a_queue_of_format_1_opens_with_everything_in_it() {
     tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
 }
 
+/// Changes a row of a segment's meta table.
+fn change_meta(segment: &Path, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let database = redb::Database::open(segment).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut table = transaction.open_table(META).unwrap();
+    let mut row = table.get(key).unwrap().unwrap().value().to_vec();
+    change(&mut row);
+    table.insert(key, row.as_slice()).unwrap();
+    drop(table);
+    transaction.commit().unwrap();
+}
+
 /// Every file's bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
@@ -68,19 +81,10 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn a_flipped_bit_in_the_format_is_damage_and_not_a_newer_build() {
-    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
     let dir = tempfile::tempdir().unwrap();
     fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
     let newest = files(&dir.path().join("segments")).into_keys().next_back().unwrap();
-    let database = redb::Database::open(&newest).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let mut table = transaction.open_table(META).unwrap();
-    let mut row = table.get("format").unwrap().unwrap().value().to_vec();
-    row[7] ^= 1;
-    table.insert("format", row.as_slice()).unwrap();
-    drop(table);
-    transaction.commit().unwrap();
-    drop(database);
+    change_meta(&newest, "format", |row| row[7] ^= 1);
     let (_queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
     assert!(dir.path().join("quarantine").exists());
     writer.close().unwrap();
@@ -88,19 +92,11 @@ fn a_flipped_bit_in_the_format_is_damage_and_not_a_newer_build() {
 
 #[tokio::test]
 async fn a_segment_whose_own_place_is_damaged_is_set_aside_and_costs_only_itself() {
-    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
     let dir = tempfile::tempdir().unwrap();
     fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
-    let database = redb::Database::open(dir.path().join(format!("segments/{:020}.redb", 36))).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let mut table = transaction.open_table(META).unwrap();
+    let segment = dir.path().join(format!("segments/{:020}.redb", 36));
     // A flipped bit: this would be four million million lost records.
-    table
-        .insert("follows", (36_u64 | 1 << 42).to_le_bytes().as_slice())
-        .unwrap();
-    drop(table);
-    transaction.commit().unwrap();
-    drop(database);
+    change_meta(&segment, "follows", |row| row[5] ^= 1 << 2);
 
     let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
     queue.register("home", true);
@@ -113,20 +109,13 @@ async fn a_segment_whose_own_place_is_damaged_is_set_aside_and_costs_only_itself
 
 #[test]
 fn a_queue_from_a_newer_build_is_refused_and_left_as_it_is() {
-    const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
     let dir = tempfile::tempdir().unwrap();
     fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
     let newest = files(&dir.path().join("segments")).into_keys().next_back().unwrap();
-    let database = redb::Database::open(&newest).unwrap();
-    let transaction = database.begin_write().unwrap();
-    let mut table = transaction.open_table(META).unwrap();
     // The number and its checksum, as in every format.
     let number = 2_u64.to_le_bytes();
-    let row = [number, xxhash_rust::xxh3::xxh3_64(&number).to_le_bytes()].concat();
-    table.insert("format", row.as_slice()).unwrap();
-    drop(table);
-    transaction.commit().unwrap();
-    drop(database);
+    let newer = [number, xxhash_rust::xxh3::xxh3_64(&number).to_le_bytes()].concat();
+    change_meta(&newest, "format", |row| row.clone_from(&newer));
 
     let before = files(dir.path());
     let Err(error) = Queue::open(dir.path(), fixture::SETTINGS) else {

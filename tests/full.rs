@@ -34,18 +34,7 @@ fn a_full_queue_refuses_with_1013_and_loses_nothing() {
     let mut daemon = Daemon::new(
         5,
         "max_bytes = \"5 MiB\"\nsegment_size = \"1 MiB\"",
-        &format!(
-            r#"
-            [records]
-            "*" = ["broker"]
-            [destinations.broker]
-            type = "mqtt"
-            url = "mqtt://127.0.0.1:{}"
-            topic_base = "fleet"
-            layout = "records"
-            "#,
-            proxy.port
-        ),
+        &mosquitto::everything_to(proxy.port),
     );
     daemon.start();
     // These are connected before it is full, and have to send again what it then refuses.

@@ -36,19 +36,7 @@ fn a_killed_mosquitto_that_forgets_everything_costs_no_record() {
     let mut daemon = Daemon::new(
         VEHICLES,
         "",
-        &format!(
-            r#"
-            [records]
-            "*" = ["broker"]
-            [destinations.broker]
-            type = "mqtt"
-            url = "mqtt://127.0.0.1:{}"
-            topic_base = "fleet"
-            layout = "records"
-            max_inflight = {WINDOW}
-            "#,
-            proxy.port
-        ),
+        &format!("{}\nmax_inflight = {WINDOW}", mosquitto::everything_to(proxy.port)),
     );
     daemon.start();
     let live = Arc::new(Live::default());

@@ -79,10 +79,10 @@ pub(super) fn read(section: &Table<'_>, base: Base<'_>, warnings: &mut Vec<Strin
             _ => false,
         };
         if let Some(other) = found.iter().flatten().take(at).find(same) {
-            warnings.push(format!(
-                "destinations.{}: its client_id is that of {} on the same broker, which would end the connection of one \
-                 whenever the other connects; write another",
-                destination.name, other.name
+            section.mistake(format_args!(
+                "{} and {} have the same client_id on one broker, which ends the connection of one whenever the other \
+                 connects; write another for one of them",
+                other.name, destination.name
             ));
         }
     }

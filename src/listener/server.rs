@@ -204,7 +204,8 @@ impl Shared {
             verified,
             public_key: self.settings.public_key.clone(),
         };
-        let device = identity.as_ref().map(|identity| identity.device_id.to_string()).ok();
+        let device = refused.as_ref().and(identity.as_ref().ok());
+        let device = device.map(|identity| identity.device_id.to_string());
         match http::serve(stream, door).await? {
             Ok(upgraded) => Ok(identity.ok().map(|identity| (upgraded, identity))),
             Err(Answered::Refusal) => {

@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::backlog;
 use super::cursor::CursorFile;
 use super::lost::Lost;
+use super::meta::{self, file_name};
 use super::real_disk::{self, RealDisk};
-use super::segment::{self, RawChunk, SealedSegment, SegmentError, count_unchecked, intact_frames};
+use super::segment::{RawChunk, SealedSegment, SegmentError, count_unchecked, intact_frames};
 use super::storage::{self, Disk, StorageError, failed};
-use super::{backlog, segment::file_name};
 use crate::record::stored::{QueueId, next_frame, read_record};
 
 /// How closely to look.
@@ -27,7 +28,7 @@ pub enum Depth {
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// There is no queue.
-    #[error("there is no queue in {}", .0.display())]
+    #[error("there is no queue in {}; name its directory with --path, or the configuration that does with --config", .0.display())]
     NoQueue(PathBuf),
     /// The file system refused.
     #[error(transparent)]
@@ -152,7 +153,7 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
 fn firsts(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, StorageError> {
     let files = disk.list(dir).map_err(failed("list", dir))?;
     let names = files.iter().filter_map(|(path, _)| path.file_name()?.to_str());
-    let mut firsts: Vec<_> = names.filter_map(segment::first_of).collect();
+    let mut firsts: Vec<_> = names.filter_map(meta::first_of).collect();
     firsts.sort_unstable();
     Ok(firsts)
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shared;
-use super::segment::{Meta, RawChunk};
+use super::meta::Meta;
+use super::segment::RawChunk;
 use super::segments::{ReadHandle, SegmentsError};
 use crate::record::Record;
 use crate::record::stored::{RecordId, next_frame, read_record};

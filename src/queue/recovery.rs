@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::meta::{self, Meta};
 use super::quarantine::Quarantine;
-use super::segment::{self, Meta, SegmentError};
+use super::segment::{self, SegmentError};
 use super::segments::{ATTEMPTS, Segments, SegmentsError};
 use super::storage::{self, Disk, failed};
 use crate::record::stored::QueueId;
@@ -32,7 +33,7 @@ impl Segments {
         let mut found = BTreeMap::new();
         for (path, is_file) in disk.list(dir).map_err(failed("list", dir))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match segment::first_of(&name) {
+            match meta::first_of(&name) {
                 Some(first) if is_file => {
                     found.insert(first, path);
                 }

@@ -7,23 +7,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
-
-use xxhash_rust::xxh3::xxh3_64;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::{Direct, Overlay};
 use super::guarded::{Guarded, caught};
+use super::meta::{FORMAT, Meta, file_name};
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::stored::{QueueId, next_frame};
-
-/// The format that this build writes.
-pub(crate) const FORMAT: u64 = 1;
 
 /// A chunk ends with the record that takes it past this: one row for a whole commit costs the least per record,
 /// and rows of at most 16 pages keep redb's allocator from searching.
 pub(crate) const CHUNK_BYTES: usize = 64_000;
 
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const CHUNKS: TableDefinition<u64, &[u8]> = TableDefinition::new("chunks");
 
 const OPEN_CACHE: usize = 2 << 20;
@@ -95,38 +90,6 @@ impl SegmentError {
     }
 }
 
-/// What a segment says about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub queue: QueueId,
-    /// Number of its first record.
-    pub first: u64,
-    /// One more than the last record that was there when it was created. Numbers from here to `first` were skipped
-    /// at a start and never stood for a record.
-    pub follows: u64,
-    /// How long gateways had run on this queue when it was created, in milliseconds.
-    pub began: u64,
-}
-
-impl Meta {
-    /// redb does not verify pages on an ordinary read.
-    fn checksum(&self) -> u64 {
-        let numbers = [FORMAT, self.first, self.follows, self.began].map(u64::to_le_bytes);
-        xxh3_64(&[&self.queue.0[..], &numbers.concat()].concat())
-    }
-}
-
-/// File name of the segment whose first record has this number.
-pub(crate) fn file_name(first: u64) -> String {
-    format!("{first:020}.redb")
-}
-
-/// The number in a segment's file name.
-pub(crate) fn first_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".redb").filter(|digits| digits.len() == 20)?;
-    digits.parse().ok()
-}
-
 /// The segment that is being appended to.
 pub(crate) struct OpenSegment {
     pub path: PathBuf,
@@ -149,16 +112,8 @@ impl OpenSegment {
                 .set_cache_size(OPEN_CACHE)
                 .create_with_backend(file.clone())?;
             let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(META)?;
-                table.insert("format", format_row(FORMAT).as_slice())?;
-                table.insert("queue", meta.queue.0.as_slice())?;
-                table.insert("first", meta.first.to_le_bytes().as_slice())?;
-                table.insert("follows", meta.follows.to_le_bytes().as_slice())?;
-                table.insert("began", meta.began.to_le_bytes().as_slice())?;
-                table.insert("checksum", meta.checksum().to_le_bytes().as_slice())?;
-                transaction.open_table(CHUNKS)?;
-            }
+            meta.write(&transaction)?;
+            transaction.open_table(CHUNKS)?;
             transaction.commit()?;
             Ok(database)
         };
@@ -267,7 +222,7 @@ impl SealedSegment {
                 .create_with_backend(overlay)
                 .map_err(|error| named(path)(error.into()))?;
             let database = Guarded::new(database);
-            let meta = read_meta(&*database, path)?;
+            let meta = Meta::read(&*database, path)?;
             Ok(Self {
                 path: path.to_owned(),
                 meta,
@@ -334,55 +289,6 @@ pub(crate) fn intact_frames(raw: &RawChunk, queue: QueueId) -> (u64, Option<crat
     (number, None)
 }
 
-/// A format number with its checksum, the same in every format: a flipped bit must not look like a newer build's queue,
-/// which would be left alone.
-fn format_row(format: u64) -> Vec<u8> {
-    let number = format.to_le_bytes();
-    [number, xxh3_64(&number).to_le_bytes()].concat()
-}
-
-fn read_meta(database: &impl ReadableDatabase, path: &Path) -> Result<Meta, SegmentError> {
-    let transaction = database.begin_read().map_err(|error| named(path)(error.into()))?;
-    let table = match transaction.open_table(META) {
-        Err(TableError::TableDoesNotExist(_)) => return Err(damaged(path, "not a segment of waystation".to_owned())),
-        other => other.map_err(|error| named(path)(error.into()))?,
-    };
-    let bytes = |key: &str| -> Result<Vec<u8>, SegmentError> {
-        let value = table.get(key).map_err(|error| named(path)(error.into()))?;
-        value
-            .map(|value| value.value().to_vec())
-            .ok_or_else(|| damaged(path, format!("its meta table lacks {key:?}")))
-    };
-    let number = |key: &str| -> Result<u64, SegmentError> {
-        let bytes = bytes(key)?
-            .try_into()
-            .map_err(|_| damaged(path, format!("its {key:?} is not a number")))?;
-        Ok(u64::from_le_bytes(bytes))
-    };
-    let row = bytes("format")?;
-    let found = row.first_chunk().copied().map_or(0, u64::from_le_bytes);
-    if row != format_row(found) {
-        return Err(damaged(path, "its format is not what was written".to_owned()));
-    }
-    if found > FORMAT {
-        return Err(SegmentError::Newer {
-            path: path.to_owned(),
-            found,
-        });
-    }
-    let queue = QueueId::from_slice(&bytes("queue")?).ok_or_else(|| damaged(path, "its queue id is cut".to_owned()))?;
-    let meta = Meta {
-        queue,
-        first: number("first")?,
-        follows: number("follows")?,
-        began: number("began")?,
-    };
-    match number("checksum")? == meta.checksum() {
-        true => Ok(meta),
-        false => Err(damaged(path, "its meta table is not what was written".to_owned())),
-    }
-}
-
 /// Chunks from the one that holds `from`, up to `max_bytes` but at least one; in a read transaction of its own.
 fn read_chunks(database: &impl ReadableDatabase, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, redb::Error> {
     let table = database.begin_read()?.open_table(CHUNKS)?;
@@ -429,7 +335,7 @@ pub(crate) fn damaged(path: &Path, reason: String) -> SegmentError {
     }
 }
 
-fn named(path: &Path) -> impl FnOnce(redb::Error) -> SegmentError {
+pub(super) fn named(path: &Path) -> impl FnOnce(redb::Error) -> SegmentError {
     let path = path.to_owned();
     move |source| SegmentError::Database {
         path,

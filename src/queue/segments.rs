@@ -8,9 +8,10 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::meta::{self, Meta};
 use super::quarantine::Quarantine;
 use super::recovery::is_passing;
-use super::segment::{self, Chunk, Meta, OpenSegment, RawChunk, SealedSegment, SegmentError};
+use super::segment::{self, Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError};
 use super::storage::{self, Disk, StorageError, failed};
 use crate::record::stored::QueueId;
 
@@ -78,7 +79,7 @@ impl Segments {
     }
 
     fn path(&self, first: u64) -> PathBuf {
-        self.dir.join(segment::file_name(first))
+        self.dir.join(meta::file_name(first))
     }
 
     /// One more than the last record that can be read.

@@ -77,6 +77,21 @@ impl Drop for Mosquitto {
     }
 }
 
+/// Routes everything to the destination `broker`, on this port and under `fleet/`, with a message for each record.
+pub(crate) fn everything_to(port: u16) -> String {
+    format!(
+        r#"
+        [records]
+        "*" = ["broker"]
+        [destinations.broker]
+        type = "mqtt"
+        url = "mqtt://127.0.0.1:{port}"
+        topic_base = "fleet"
+        layout = "records"
+        "#
+    )
+}
+
 /// What one subscriber has received, in order: topic, user properties and payload (hex) of each message.
 pub(crate) struct Subscriber {
     child: Child,

@@ -1,0 +1,158 @@
+//! What the queue keeps and for how long: room for a commit, the refusal while there is none, and what goes when every
+//! destination has it, when it is too old, or when space is needed.
+//!
+//! A segment is unlinked only after the cursors that permit it are on the disk.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::WhenFull;
+use super::writer::{Writer, WriterError};
+
+/// What a commit can take on the disk beyond its payload: redb's own pages.
+const COMMIT_OVERHEAD: u64 = 128 << 10;
+/// Bytes that the disk has free beyond the floor before a full queue takes records again.
+const LOW_WATER: u64 = 1 << 20;
+/// When space was lacking though the disk said that it is there (a quota), it is tried again after so long.
+const NO_SPACE_RETRY: Duration = Duration::from_secs(10);
+
+impl Writer {
+    pub(super) fn fill(&self, reason: String) {
+        let mut full = self.shared.full.lock().unwrap_or_else(PoisonError::into_inner);
+        if full.is_none() {
+            tracing::warn!(
+                used = self.shared.segments.disk_bytes(),
+                free = self.free(),
+                "queue full, vehicles are refused and keep their records: {reason}"
+            );
+        }
+        *full = Some(reason);
+        self.shared.inlet.set_full(true);
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        // A disk that does not say is taken to have room: a write will tell.
+        self.shared.segments.free().unwrap_or(u64::MAX)
+    }
+
+    /// Makes room for a commit of so many bytes by removing what may be removed; why there is none, if it cannot.
+    pub(super) fn make_room(&mut self, coming: u64) -> Result<Option<String>, WriterError> {
+        // redb copies pages on write and grows its file in steps: twice the payload, and its own pages.
+        let needed = 2 * coming + COMMIT_OVERHEAD;
+        if self.lacks(needed, needed).is_none() {
+            return Ok(None);
+        }
+        self.remove_consumed()?;
+        let all = self.settings.when_full == WhenFull::DropOldest;
+        while let Some(reason) = self.lacks(needed, needed) {
+            let Some((first, end)) = self.shared.segments.oldest_sealed() else {
+                return Ok(Some(reason));
+            };
+            if self.shared.positions.drop_before(first, end, all, &reason) == 0 || self.remove_consumed()? == 0 {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why there is no room for so many bytes within the limit, and so many on the disk.
+    fn lacks(&self, within: u64, on_disk: u64) -> Option<String> {
+        let (used, limit) = (self.shared.segments.disk_bytes(), self.settings.max_bytes);
+        if used + within > limit {
+            return Some(format!("{used} of the {limit} bytes of queue.max_bytes are in use"));
+        }
+        let (free, floor) = (self.free(), self.settings.keep_free);
+        (free < floor.saturating_add(on_disk))
+            .then(|| format!("the disk has {free} bytes free, and queue.keep_free is {floor}"))
+    }
+
+    pub(super) fn full_reason(&self) -> Option<String> {
+        self.shared.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Saves the cursors, removes what is consumed or too old, and ends a refusal when there is room again.
+    pub fn housekeep(&mut self) -> Result<(), WriterError> {
+        match self.clear_up() {
+            Err(error) if error.is_no_space() => self.fill(error.to_string()),
+            other => other?,
+        }
+        self.reopen();
+        Ok(())
+    }
+
+    fn clear_up(&mut self) -> Result<(), WriterError> {
+        self.remove_consumed()?;
+        self.expire()?;
+        match self.full_reason() {
+            Some(_) => self.drain_open(),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a refusal when there is room again.
+    fn reopen(&mut self) {
+        let retry = self.no_space.is_none_or(|(failed, free)| {
+            failed.elapsed() >= NO_SPACE_RETRY || self.free() > free.saturating_add(COMMIT_OVERHEAD)
+        });
+        // An eighth more, so that it does not go on and off with every segment.
+        let (within, on_disk) = (self.settings.max_bytes / 8, self.settings.keep_free / 8 + LOW_WATER);
+        if self.full_reason().is_some() && retry && self.lacks(within, on_disk).is_none() {
+            self.no_space = None;
+            *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.shared.inlet.set_full(false);
+            tracing::info!("queue has room again: vehicles are accepted");
+        }
+    }
+
+    /// How long gateways have run on this queue, in milliseconds. Ages are counted in it: no step of a clock, and no time
+    /// in a drawer, makes a record older.
+    pub(super) fn running(&self) -> u64 {
+        self.ran_before + self.started.elapsed().as_millis() as u64
+    }
+
+    /// Drops what is older than `max_age`, a segment at a time.
+    fn expire(&mut self) -> Result<(), WriterError> {
+        let Some(max_age) = self.settings.max_age else {
+            return Ok(());
+        };
+        let (now, max_age) = (self.running(), max_age.as_millis() as u64);
+        // A segment that is filled slowly is ended, or its first records would stay for ever.
+        if self
+            .shared
+            .segments
+            .open_began()
+            .is_some_and(|began| now > began + max_age / 4)
+        {
+            self.shared.segments.seal()?;
+        }
+        while let Some((first, end, ended)) = self.shared.segments.oldest_ended()
+            && now > ended + max_age
+        {
+            self.shared
+                .positions
+                .drop_before(first, end, true, "they are older than queue.max_age");
+            if self.remove_consumed()? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a full queue even the open segment goes, once everybody has passed all of it.
+    fn drain_open(&mut self) -> Result<(), WriterError> {
+        let end = self.shared.segments.end();
+        if self.shared.positions.oldest().is_some_and(|oldest| oldest >= end) {
+            self.shared.segments.seal()?;
+            self.shared.segments.remove_below(end)?;
+        }
+        Ok(())
+    }
+
+    /// Saves the cursors if they moved, then unlinks what every destination has passed.
+    pub(super) fn remove_consumed(&mut self) -> Result<usize, WriterError> {
+        self.save_cursors(self.next)?;
+        // A segment in which everybody has passed everything need not wait until it is full.
+        let oldest = self.shared.positions.oldest().unwrap_or(self.next);
+        Ok(self.shared.segments.remove_below(oldest)?)
+    }
+}
