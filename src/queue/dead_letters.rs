@@ -76,6 +76,7 @@ impl DeadLetters {
                 record: letter.record.unwrap_or_default(),
                 received_at_ms: letter.received_at,
                 client_version: letter.client_version.clone(),
+                erased: false,
             };
             append_message(&mut bytes, self.queue, number, &message);
         }

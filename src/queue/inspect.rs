@@ -227,7 +227,10 @@ fn received(raw: &RawChunk, queue: QueueId, wanted: u64) -> Option<u64> {
     for number in raw.first.. {
         let message = next_frame(&mut bytes, queue, number).ok()?;
         if number == wanted {
-            return read_record(message, number).ok().map(|record| record.received_at);
+            return read_record(message, number)
+                .ok()
+                .flatten()
+                .map(|record| record.received_at);
         }
     }
     None

@@ -26,4 +26,6 @@ pub struct Record {
     pub client_version: Arc<str>,
     /// The payload, as it came.
     pub payload: Bytes,
+    /// What consumers know it by, when it was imported from another gateway's queue.
+    pub origin: Option<stored::RecordId>,
 }
