@@ -143,7 +143,8 @@ fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
     }
 }
 
-fn line(queued: &Queued) -> serde_json::Value {
+/// A record as one line shows it: decoded where it can be.
+pub fn line(queued: &Queued) -> serde_json::Value {
     let record = &queued.record;
     let mut line = json!({
         "record": queued.stable_id().to_string(),

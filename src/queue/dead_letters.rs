@@ -55,6 +55,10 @@ impl DeadLetters {
         }
     }
 
+    pub(crate) fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
     pub(crate) fn next(&self) -> u64 {
         self.next
     }

@@ -150,7 +150,7 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
     })
 }
 
-fn firsts(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, StorageError> {
+pub(super) fn firsts(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, StorageError> {
     let files = disk.list(dir).map_err(failed("list", dir))?;
     let names = files.iter().filter_map(|(path, _)| path.file_name()?.to_str());
     let mut firsts: Vec<_> = names.filter_map(meta::first_of).collect();

@@ -4,6 +4,7 @@ pub mod envelope;
 pub mod identity;
 pub mod json;
 pub mod payload;
+pub mod portable;
 pub mod proto;
 pub mod stored;
 

@@ -190,7 +190,7 @@ mod tests {
             received_at: 1_700_000_000_000 + u64::from(n),
             client_version: "1.2.0".into(),
             payload: Bytes::from(vec![n; 300]),
-            origin: (n == 1).then(|| RecordId {
+            origin: (n == 1).then_some(RecordId {
                 queue: QueueId([n; 16]),
                 number: 5,
             }),
