@@ -5,6 +5,7 @@ pub mod identity;
 pub mod json;
 pub mod payload;
 pub mod proto;
+pub(crate) mod salvage;
 pub mod stored;
 
 use std::sync::Arc;
