@@ -3,13 +3,14 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "vehicle_data.proto",
     "vehicle_alert.proto",
     "vehicle_error.proto",
     "vehicle_connectivity.proto",
     "vehicle_metric.proto",
     "store.proto",
+    "export.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     prost_build::Config::new()
         .out_dir(&out)
         // Stored records are sliced out of the page they were read from, not copied.
-        .bytes([".waystation.store"])
+        .bytes([".waystation"])
         .btree_map(["."])
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

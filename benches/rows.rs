@@ -36,6 +36,7 @@ fn batch(records: usize) -> Vec<Record> {
         received_at: 1_700_000_000_000,
         client_version: "1.2.0".into(),
         payload: (0..PAYLOAD).map(|at| (at * 31 + n * 17) as u8).collect(),
+        origin: None,
     };
     (0..records).map(record).collect()
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -73,6 +73,7 @@ pub enum RunError {
 pub struct Gateway {
     listener: Listener,
     admin: Option<TcpListener>,
+    control: Option<UnixListener>,
     published: Arc<Published>,
     writer: WriterThread,
     pumps: JoinSet<()>,
@@ -102,23 +103,14 @@ impl Gateway {
             Some(address) => Some(bind("admin.bind", address).await?),
             None => None,
         };
-        let settings = queue::Settings {
-            max_bytes: config.queue.max_bytes,
-            segment_size: config.queue.segment_size,
-            commit_delay: config.queue.commit_delay,
-            dead_letter_bytes: config.queue.dead_letter_bytes,
-            keep_free: config.queue.keep_free,
-            max_age: config.queue.max_age,
-            when_full: match config.queue.when_full {
-                config::WhenFull::Refuse => queue::WhenFull::Refuse,
-                config::WhenFull::DropOldest => queue::WhenFull::DropOldest,
-            },
-        };
-        let path = &config.queue.path;
-        let (queue, writer) = Queue::open(path, settings).map_err(|error| match access::writable(path) {
-            Err(why) => StartError::QueuePath(why),
-            Ok(()) => StartError::Queue(error),
-        })?;
+        let (queue, writer) = open_queue(&config)?;
+        // A gateway that cannot be asked for anything still does its work.
+        let control = admin::control::bind(&config.queue.path)
+            .inspect_err(|error| {
+                let path = admin::control::socket_path(&config.queue.path);
+                tracing::warn!(%error, path = %path.display(), "no control socket: export, import, purge and forget cannot reach this gateway");
+            })
+            .ok();
         let pumps = make_pumps(&config, &queue).map_err(StartError::Destinations)?;
         let names: Vec<_> = config
             .destinations
@@ -163,6 +155,7 @@ impl Gateway {
         Ok(Self {
             listener,
             admin,
+            control,
             published,
             writer,
             pumps: tasks,
@@ -195,6 +188,7 @@ impl Gateway {
         let Self {
             listener,
             admin,
+            control,
             published,
             writer,
             mut pumps,
@@ -203,6 +197,10 @@ impl Gateway {
         let admin_stop = CancellationToken::new();
         let mut listening = AbortOnDropHandle::new(tokio::spawn(listener.run()));
         let mut serving = JoinSet::new();
+        if let Some(control) = control {
+            let published = Arc::clone(&published);
+            serving.spawn(admin::control::serve(control, published, admin_stop.clone()));
+        }
         if let Some(admin) = admin {
             serving.spawn(admin::serve(admin, published, admin_stop.clone()));
         }
@@ -250,6 +248,35 @@ impl Gateway {
     }
 }
 
+/// Opens a configuration's queue, with the places of its destinations.
+pub fn open_queue(config: &Config) -> Result<(Queue, WriterThread), StartError> {
+    let path = &config.queue.path;
+    let opened = Queue::open(path, queue_settings(&config.queue)).map_err(|error| match access::writable(path) {
+        Err(why) => StartError::QueuePath(why),
+        Ok(()) => StartError::Queue(error),
+    });
+    let (queue, writer) = opened?;
+    for destination in &config.destinations {
+        queue.register(&destination.name, destination.required);
+    }
+    Ok((queue, writer))
+}
+
+fn queue_settings(config: &config::Queue) -> queue::Settings {
+    queue::Settings {
+        max_bytes: config.max_bytes,
+        segment_size: config.segment_size,
+        commit_delay: config.commit_delay,
+        dead_letter_bytes: config.dead_letter_bytes,
+        keep_free: config.keep_free,
+        max_age: config.max_age,
+        when_full: match config.when_full {
+            config::WhenFull::Refuse => queue::WhenFull::Refuse,
+            config::WhenFull::DropOldest => queue::WhenFull::DropOldest,
+        },
+    }
+}
+
 fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, Vec<destination::BuildError>> {
     let id = queue.id().to_string();
     let built = config
@@ -262,7 +289,6 @@ fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, Vec<destinati
         return Err(unusable);
     }
     let make = |(configured, built): (&config::Destination, _)| {
-        queue.register(&configured.name, configured.required);
         let cursor = queue.cursor(&configured.name);
         tracing::info!(destination = %configured.name, cursor, backlog = queue.backlog(cursor), "destination resumes");
         let kind = match configured.kind {

@@ -103,6 +103,7 @@ fn stored_messages_read_back_as_they_were() -> Result<(), Box<dyn Error>> {
         received_at_ms: 1_700_000_000_000,
         client_version: "1".into(),
         payload: vec![3; 100].into(),
+        ..StoredRecord::default()
     };
     let bytes = bytes::Bytes::from(record.encode_to_vec());
     let read = StoredRecord::decode(bytes.clone())?;

@@ -27,6 +27,7 @@ fn record(vin: &str, n: u64, bytes: usize) -> Record {
         received_at: 1_700_000_000_000 + n,
         client_version: "1".into(),
         payload: vec![n as u8; bytes].into(),
+        origin: None,
     }
 }
 

@@ -94,7 +94,7 @@ fn a_damaged_queue_is_verified_by_number_and_not_changed() {
 }
 
 #[test]
-fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten_after_its_stop() {
+fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten() {
     // Nobody listens there.
     let port = daemon::free_port();
     let destination = |name: &str| {
@@ -133,11 +133,22 @@ fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten_after
     )
     .unwrap();
     let running = queue(&["forget", "old", "--config", config]);
-    assert!(error(&running).contains("in use"), "{running:?}");
-    let (status, _) = daemon.terminate();
-    assert!(status.success());
-    assert!(queue(&["forget", "old", "--config", config]).status.success());
-    assert!(shown()["destinations"]["old"].is_null());
-    let unknown = queue(&["forget", "old", "--config", config]);
-    assert!(error(&unknown).contains("has no place in the queue"), "{unknown:?}");
+    assert!(error(&running).contains("restart it without that first"), "{running:?}");
+    let forgets = |daemon: &mut Daemon, starts: bool| {
+        let (status, _) = daemon.terminate();
+        assert!(status.success());
+        if starts {
+            daemon.start();
+        }
+        assert_eq!(shown()["destinations"]["old"].is_null(), !starts);
+        let forgotten = queue(&["forget", "old", "--config", config]);
+        assert_eq!(forgotten.status.success(), starts, "{forgotten:?}");
+        let again = queue(&["forget", "old", "--config", config]);
+        assert!(error(&again).contains("has no place in the queue"), "{again:?}");
+    };
+    forgets(&mut daemon, true);
+    wait_for("its place is gone from the disk", Duration::from_secs(20), || {
+        shown()["destinations"]["old"].is_null()
+    });
+    forgets(&mut daemon, false);
 }

@@ -153,6 +153,7 @@ pub(crate) fn record((vehicle, count): Txid, bytes: usize) -> Record {
         received_at: count,
         client_version: "1.2.0".into(),
         payload: NOISE.slice(place..place + bytes),
+        origin: None,
     }
 }
 

@@ -1,7 +1,9 @@
-//! The local port: `/status` for health checks, `/status.json` for programs, `/metrics` for Prometheus.
+//! The local port: `/status` for health checks, `/status.json` for programs, `/metrics` for Prometheus; and in
+//! `control` the socket for the commands of this machine's operator.
 //!
-//! It only reads what others publish.
+//! The port only reads what others publish.
 
+pub mod control;
 mod metrics;
 mod server;
 

@@ -7,6 +7,7 @@ macro_rules! say {
 }
 
 pub mod check;
+pub mod control;
 pub mod demo;
 pub mod pki;
 pub mod queue;

@@ -308,7 +308,7 @@ fn headers(queued: &Queued) -> OwnedHeaders {
     let headers = text(headers, "txtype", &record.record_type);
     let headers = text(headers, "version", "0");
     let headers = text(headers, "device_client_version", &record.client_version);
-    text(headers, "record", &queued.id.to_string())
+    text(headers, "record", &queued.stable_id().to_string())
 }
 
 /// Why no broker will ever have such a topic: Kafka's own rule for names.

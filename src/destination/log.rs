@@ -143,10 +143,11 @@ fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
     }
 }
 
-fn line(queued: &Queued) -> serde_json::Value {
+/// A record as one line shows it: decoded where it can be.
+pub fn line(queued: &Queued) -> serde_json::Value {
     let record = &queued.record;
     let mut line = json!({
-        "record": queued.id.to_string(),
+        "record": queued.stable_id().to_string(),
         "vin": &*record.vin,
         "type": &*record.record_type,
         "txid": String::from_utf8_lossy(&record.txid),

@@ -349,7 +349,7 @@ impl Publishing {
             properties: PublishProperties {
                 user_properties: vec![
                     ("txid".to_owned(), property(&record.txid)),
-                    ("record".to_owned(), queued.id.to_string()),
+                    ("record".to_owned(), queued.stable_id().to_string()),
                     ("received_at".to_owned(), record.received_at.to_string()),
                 ],
                 ..PublishProperties::default()

@@ -182,7 +182,7 @@ impl Pump {
     async fn give_up(&self, queued: &Queued, reason: &str) -> Result<(), End> {
         let record = &queued.record;
         tracing::warn!(destination = %self.name, vin = %record.vin, record_type = %record.record_type,
-            txid = %String::from_utf8_lossy(&record.txid), record = %queued.id, reason, "record refused for good: kept as a dead letter");
+            txid = %String::from_utf8_lossy(&record.txid), record = %queued.stable_id(), reason, "record refused for good: kept as a dead letter");
         let letter = DeadLetter {
             origin: self.name.clone(),
             reason: reason.to_owned(),

@@ -232,6 +232,7 @@ impl Session {
                     received_at,
                     client_version: Arc::clone(&self.client_version),
                     payload: stream.payload,
+                    origin: None,
                 };
                 self.submit(Item::Record(record), Some(reply), size).await
             }
@@ -343,6 +344,7 @@ impl Session {
                 received_at,
                 client_version: Arc::clone(&self.client_version),
                 payload,
+                origin: None,
             }
         })
     }

@@ -55,6 +55,10 @@ impl DeadLetters {
         }
     }
 
+    pub(crate) fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
@@ -76,6 +80,7 @@ impl DeadLetters {
                 record: letter.record.unwrap_or_default(),
                 received_at_ms: letter.received_at,
                 client_version: letter.client_version.clone(),
+                erased: false,
             };
             append_message(&mut bytes, self.queue, number, &message);
         }

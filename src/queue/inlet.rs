@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::dead_letters::DeadLetter;
+use super::orders::Given;
 use crate::record::Record;
 
 /// What is handed in.
@@ -86,6 +87,7 @@ pub(crate) struct Inlet {
 #[derive(Debug, Default)]
 struct Waiting {
     line: VecDeque<Submission>,
+    orders: Vec<Given>,
     bytes: usize,
     closing: bool,
     closed: bool,
@@ -113,11 +115,14 @@ impl Inlet {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch, at most `max_bytes` but at least one if any waits. Waits until something does, or `deadline`;
-    /// a batch that would be small waits `delay` for company. `None`: closed, and nothing is left.
+    /// The next batch, at most `max_bytes` but at least one if any waits. Waits until something does, or there are
+    /// orders, or `deadline`; a batch that would be small waits `delay` for company. `None`: closed, and nothing is left.
     pub(crate) fn take(&self, max_bytes: usize, delay: Duration, deadline: Instant) -> Option<Vec<Submission>> {
         let mut waiting = self.lock();
         while waiting.line.is_empty() {
+            if !waiting.orders.is_empty() {
+                return Some(Vec::new());
+            }
             if waiting.closing {
                 waiting.closed = true;
                 return None;
@@ -156,6 +161,21 @@ impl Inlet {
             .0
     }
 
+    /// Asks the writer for something. Dropped, which tells the asker, when there is none any more.
+    pub(crate) fn order(&self, given: Given) {
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.orders.push(given);
+        }
+        drop(waiting);
+        self.arrived.notify_all();
+    }
+
+    /// What the writer has been asked for.
+    pub(crate) fn take_orders(&self) -> Vec<Given> {
+        std::mem::take(&mut self.lock().orders)
+    }
+
     /// No more submissions after those that wait.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
@@ -169,6 +189,7 @@ impl Inlet {
             waiting.closing = true;
             waiting.closed = true;
             waiting.bytes = 0;
+            waiting.orders.clear();
             std::mem::take(&mut waiting.line)
         };
         self.refuse(rest.into(), Refusal::Stopped);

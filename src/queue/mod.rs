@@ -6,12 +6,15 @@
 mod backend;
 mod cursor;
 mod dead_letters;
+mod export;
 mod guarded;
+mod import;
 mod inlet;
 mod inspect;
 mod lost;
 mod meta;
 mod open;
+mod orders;
 mod positions;
 mod quarantine;
 mod reader;
@@ -38,9 +41,12 @@ use tokio::sync::watch;
 
 pub use cursor::CursorError;
 pub use dead_letters::DeadLetter;
+pub use export::{Step, walk};
+pub use import::{Import, ImportError};
 pub use inlet::{Item, Refusal, Submitter};
 pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};
 pub use open::OpenError;
+pub use orders::OrderError;
 pub use reader::{Batch, Queued, ReadError, Reader};
 pub use segment::SegmentError;
 pub use segments::SegmentsError;
@@ -55,7 +61,7 @@ use segments::Segments;
 use tail::Tail;
 
 /// How a queue is to behave.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Disk space for records, in bytes.
     pub max_bytes: u64,

@@ -154,9 +154,8 @@ impl Queue {
         Ok((Self(shared), writer))
     }
 
-    /// Takes away the place of a destination that the configuration no longer names. `false`: it had none. Not while a
-    /// gateway runs.
-    pub fn forget(dir: &Path, destination: &str) -> Result<bool, OpenError> {
+    /// Takes away a destination's place in a queue on which no gateway runs. `false`: it had none.
+    pub fn forget_in(dir: &Path, destination: &str) -> Result<bool, OpenError> {
         let _lock = take_lock(dir)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let quarantine = Quarantine::new(&disk, dir.join("quarantine"));

@@ -59,6 +59,11 @@ impl Positions {
         }
     }
 
+    /// Takes away a destination's place. `false`: it had none.
+    pub(crate) fn remove(&self, name: &str) -> bool {
+        self.lock().remove(name).is_some()
+    }
+
     pub(crate) fn all(&self) -> BTreeMap<String, u64> {
         self.lock()
             .iter()

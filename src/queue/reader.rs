@@ -22,10 +22,17 @@ const NOWHERE: &str = "no intact record has the number";
 /// A committed record.
 #[derive(Debug, Clone)]
 pub struct Queued {
-    /// What consumers deduplicate by.
+    /// Its place in this queue.
     pub id: RecordId,
     /// The record.
     pub record: Record,
+}
+
+impl Queued {
+    /// What consumers deduplicate by: the same for every copy, whichever gateway delivers it.
+    pub fn stable_id(&self) -> RecordId {
+        self.record.origin.unwrap_or(self.id)
+    }
 }
 
 /// What one read gave.
@@ -148,8 +155,11 @@ impl Reader {
             let mut number = chunk.first;
             while !bytes.is_empty() {
                 let rest = bytes.clone();
-                let record = next_frame(&mut bytes, self.shared.id, number)
-                    .and_then(|message| (number >= position).then(|| read_record(message, number)).transpose());
+                let record =
+                    next_frame(&mut bytes, self.shared.id, number).and_then(|message| match number >= position {
+                        true => read_record(message, number),
+                        false => Ok(None),
+                    });
                 match record {
                     Ok(record) => {
                         let id = RecordId {

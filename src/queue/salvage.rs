@@ -54,10 +54,7 @@ impl Salvage {
     /// error that says nothing about the file is one here.
     pub(crate) fn find(file: &dyn DiskFile, queue: QueueId, numbers: Range<u64>) -> io::Result<Self> {
         let mut found = Self::default();
-        let mut source = Source {
-            file,
-            left: UNREADABLE,
-        };
+        let mut source = Source { file, left: UNREADABLE };
         let length = source.length()?;
         // The first byte of the buffer is at `base` in the file.
         let (mut buffer, mut base) = (Vec::new(), 0);

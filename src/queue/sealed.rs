@@ -65,13 +65,7 @@ impl Segments {
         self.lock().damaged.get(&first).cloned()
     }
 
-    fn read_damaged(
-        &self,
-        first: u64,
-        damaged: &Damaged,
-        from: u64,
-        max_bytes: usize,
-    ) -> Result<Read, SegmentError> {
+    fn read_damaged(&self, first: u64, damaged: &Damaged, from: u64, max_bytes: usize) -> Result<Read, SegmentError> {
         let path = self.path(first);
         let file = self.disk.open(&path, Access::Read).map_err(failed("open", &path))?;
         let chunks = damaged.salvage.read(&*file, from, max_bytes);
@@ -196,7 +190,10 @@ impl Segments {
             .map(|range| range.end - range.start)
             .sum();
         tracing::warn!(segment = %path.display(), reason, saved, missing, "segment damaged: what is intact in it is read");
-        let note = format!("{reason}\nof records {first} to {} {saved} can be read\n", end.saturating_sub(1));
+        let note = format!(
+            "{reason}\nof records {first} to {} {saved} can be read\n",
+            end.saturating_sub(1)
+        );
         self.quarantine.announce(&path, &note);
         let mut listed = self.lock();
         listed.damaged.insert(first, Arc::new(damaged));

@@ -99,6 +99,9 @@ impl Writer {
         if !batch.is_empty() {
             self.commit(batch)?;
         }
+        for given in self.shared.inlet.take_orders() {
+            self.obey(given)?;
+        }
         Ok(true)
     }
 

@@ -4,6 +4,7 @@ pub mod envelope;
 pub mod identity;
 pub mod json;
 pub mod payload;
+pub mod portable;
 pub mod proto;
 pub(crate) mod salvage;
 pub mod stored;
@@ -27,4 +28,6 @@ pub struct Record {
     pub client_version: Arc<str>,
     /// The payload, as it came.
     pub payload: Bytes,
+    /// What consumers know it by, when it was imported from another gateway's queue.
+    pub origin: Option<stored::RecordId>,
 }

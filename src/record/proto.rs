@@ -40,6 +40,10 @@ generated!(
     /// What the gateway keeps in its own files.
     store, "waystation.store"
 );
+generated!(
+    /// Records as `waystation queue export` writes them.
+    export, "waystation.export"
+);
 
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

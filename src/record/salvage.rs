@@ -29,10 +29,12 @@ pub(crate) fn next_intact(bytes: &[u8], starts: Range<usize>, queue: QueueId, nu
         .enumerate()
         .filter(|(_, byte)| **byte == NUMBER_TAG || with_zero && **byte == SECOND_TAG)
         .map(|(at, _)| starts.start + at);
-    begins.find_map(|at| intact_at(&bytes[at..], queue, numbers).map(|(number, length)| Found {
-        number,
-        bytes: at..at + length,
-    }))
+    begins.find_map(|at| {
+        intact_at(&bytes[at..], queue, numbers).map(|(number, length)| Found {
+            number,
+            bytes: at..at + length,
+        })
+    })
 }
 
 /// Field 1, a varint: the number, with which every stored message begins.

@@ -95,6 +95,10 @@ pub fn append_frame(chunk: &mut Vec<u8>, queue: QueueId, number: u64, record: &R
     chunk.put_u64_le(record.received_at);
     put_bytes(chunk, 6, record.client_version.as_bytes());
     put_bytes(chunk, 7, &record.payload);
+    if let Some(origin) = record.origin {
+        put_bytes(chunk, 8, &origin.queue.0);
+        put_uint(chunk, 9, origin.number);
+    }
     seal_frame(chunk, start, queue, number);
     chunk.len() - start
 }
@@ -148,21 +152,33 @@ pub fn next_frame(chunk: &mut Bytes, queue: QueueId, number: u64) -> Result<Byte
     }
 }
 
-/// The record in a checked frame.
-pub fn read_record(message: Bytes, number: u64) -> Result<Record, FrameError> {
+/// The record in a checked frame; `None` for one that was erased.
+pub fn read_record(message: Bytes, number: u64) -> Result<Option<Record>, FrameError> {
     let content = |reason: String| FrameError::Content { number, reason };
     let stored = StoredRecord::decode(message).map_err(|error| content(error.to_string()))?;
     if stored.number != number {
         return Err(content(format!("calls itself {}", stored.number)));
     }
-    Ok(Record {
+    if stored.erased {
+        return Ok(None);
+    }
+    let origin = match stored.origin_queue.is_empty() {
+        true => None,
+        false => Some(RecordId {
+            queue: QueueId::from_slice(&stored.origin_queue)
+                .ok_or_else(|| content("the id of its first queue is cut".to_owned()))?,
+            number: stored.origin_number,
+        }),
+    };
+    Ok(Some(Record {
         vin: stored.vin.into(),
         record_type: stored.record_type.into(),
         txid: stored.txid,
         received_at: stored.received_at_ms,
         client_version: stored.client_version.into(),
         payload: stored.payload,
-    })
+        origin,
+    }))
 }
 
 #[cfg(test)]
@@ -178,6 +194,10 @@ mod tests {
             received_at: 1_700_000_000_000 + u64::from(n),
             client_version: "1.2.0".into(),
             payload: Bytes::from(vec![n; 300]),
+            origin: (n == 1).then_some(RecordId {
+                queue: QueueId([n; 16]),
+                number: 5,
+            }),
         }
     }
 
@@ -192,7 +212,7 @@ mod tests {
         for n in 0..3 {
             let number = 100 + u64::from(n);
             let message = next_frame(&mut chunk, queue, number).unwrap();
-            assert_eq!(read_record(message, number).unwrap(), record(n));
+            assert_eq!(read_record(message, number).unwrap(), Some(record(n)));
         }
         assert!(chunk.is_empty());
     }

@@ -30,6 +30,7 @@ pub(crate) fn record(number: u64) -> Record {
         received_at: 1_700_000_000_000 + number,
         client_version: "1.2.0".into(),
         payload: (0..400).map(|at| (number + at) as u8).collect(),
+        origin: None,
     }
 }
 

@@ -410,6 +410,7 @@ pub(crate) fn record((vehicle, count): Txid, bytes: usize) -> Record {
         received_at: count,
         client_version: "1.2.0".into(),
         payload: Bytes::from(vec![count as u8; bytes]),
+        origin: None,
     }
 }
 

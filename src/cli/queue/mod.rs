@@ -1,12 +1,19 @@
-//! `waystation queue`: what lies in the queue, whether all of it can be read, and the places of destinations.
+//! `waystation queue`: what lies in the queue and whether all of it can be read; out of it, into it, and what is taken away.
 
-use std::io::{IsTerminal, stderr};
+mod export;
+mod import;
+
+use std::io::{self, IsTerminal, stderr};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper::StatusCode;
+
+use super::control::{self, ControlError};
 use super::run::ConfigArgs;
 use crate::config::{self, ConfigError};
-use crate::queue::{Depth, InspectError, Inspection, OpenError, Queue, inspect};
+use crate::gateway::StartError;
+use crate::queue::{Depth, InspectError, Inspection, OpenError, Queue, WriterError, inspect};
 
 /// Arguments of `queue`.
 #[derive(Debug, clap::Args)]
@@ -21,7 +28,11 @@ enum Command {
     Show(LookArgs),
     /// Read every record and say which numbers are missing; changes nothing
     Verify(LookArgs),
-    /// Take away the place of a destination that is no longer configured; the gateway must not run
+    /// Write records to a file, chosen by vehicle, type, time or number, while the gateway runs or not
+    Export(export::ExportArgs),
+    /// Put the records of another gateway's export into this queue, while the gateway runs or not
+    Import(import::ImportArgs),
+    /// Take away the place of a destination that is no longer configured
     Forget {
         /// Its name
         destination: String,
@@ -34,13 +45,29 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct LookArgs {
     #[command(flatten)]
+    source: QueueSource,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the queue is.
+#[derive(Debug, clap::Args)]
+struct QueueSource {
+    #[command(flatten)]
     config: ConfigArgs,
     /// The queue's directory, instead of the configuration's
     #[arg(long)]
     path: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+}
+
+impl QueueSource {
+    fn dir(&self) -> Result<PathBuf, ConfigError> {
+        match &self.path {
+            Some(path) => Ok(path.clone()),
+            None => Ok(config::load(&self.config.config)?.queue.path),
+        }
+    }
 }
 
 /// Why it failed.
@@ -55,6 +82,29 @@ pub enum QueueError {
     /// The cursors.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The queue could not be opened as the gateway does.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The queue could not be closed.
+    #[error(transparent)]
+    Writer(#[from] WriterError),
+    /// The gateway that runs on it.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A file of an export.
+    #[error("{}: {source}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An export that was interrupted was another one.
+    #[error("{} is of an export with other arguments; repeat those to go on with it, or remove it and its output", .0.display())]
+    OtherExport(PathBuf),
+    /// An import.
+    #[error(transparent)]
+    Import(#[from] import::Interrupted),
     /// The destination is not there.
     #[error("{0:?} has no place in the queue; `waystation queue show` lists those that have")]
     Unknown(String),
@@ -89,6 +139,8 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
                 missing => Err(QueueError::Missing(missing)),
             }
         }
+        Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Forget { destination, config } => {
             let config = config::load(&config.config)?;
             if config
@@ -98,9 +150,17 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
             {
                 return Err(QueueError::Configured(destination));
             }
-            match Queue::forget(&config.queue.path, &destination)? {
+            let path = &config.queue.path;
+            let known = match Queue::in_use(path).map_err(InspectError::from)? {
+                true => match control::ask(path, "/forget", &destination) {
+                    Err(ControlError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => false,
+                    other => other.map(|_| true)?,
+                },
+                false => Queue::forget_in(path, &destination)?,
+            };
+            match known {
                 true => {
-                    say!("{destination} is forgotten; what only it still needed is removed at the next start");
+                    say!("{destination} is forgotten; what only it still needed goes");
                     Ok(())
                 }
                 false => Err(QueueError::Unknown(destination)),
@@ -110,10 +170,10 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
 }
 
 fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), QueueError> {
-    let (path, max_bytes) = match &args.path {
+    let (path, max_bytes) = match &args.source.path {
         Some(path) => (path.clone(), None),
         None => {
-            let config = config::load(&args.config.config)?;
+            let config = config::load(&args.source.config.config)?;
             (config.queue.path, Some(config.queue.max_bytes))
         }
     };

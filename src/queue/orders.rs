@@ -1,0 +1,96 @@
+//! What others ask of the writer besides commits: it does each between two commits, so that none has a lock to wait for.
+
+use tokio::sync::oneshot;
+
+use super::writer::{Writer, WriterError};
+use super::{Queue, Settings};
+
+/// Something for the writer to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// End the open segments: what is committed then lies in files that nobody writes to.
+    Seal,
+    /// Take away a destination's place.
+    Forget(String),
+    /// Behave like this from now on.
+    Change(Settings),
+}
+
+/// An order with the way back to whoever gave it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    order: Order,
+    done: oneshot::Sender<Result<bool, String>>,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// The writer tried.
+    #[error("{0}")]
+    Failed(String),
+    /// There is no writer any more.
+    #[error("the queue has stopped")]
+    Stopped,
+}
+
+impl Queue {
+    /// Ends the open segments: everything committed before lies in files that nobody writes to.
+    pub async fn seal(&self) -> Result<(), OrderError> {
+        self.order(Order::Seal).await.map(drop)
+    }
+
+    /// Takes away the place of a destination that the configuration no longer names. `false`: it had none.
+    pub async fn forget(&self, destination: &str) -> Result<bool, OrderError> {
+        self.order(Order::Forget(destination.to_owned())).await
+    }
+
+    /// Changes how the queue behaves, from the next commit on. Its directory stays.
+    pub async fn change(&self, settings: Settings) -> Result<(), OrderError> {
+        self.order(Order::Change(settings)).await.map(drop)
+    }
+
+    async fn order(&self, order: Order) -> Result<bool, OrderError> {
+        let (done, result) = oneshot::channel();
+        self.0.inlet.order(Given { order, done });
+        match result.await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(OrderError::Failed(error)),
+            // Dropped unanswered: the writer has ended.
+            Err(_) => Err(OrderError::Stopped),
+        }
+    }
+}
+
+impl Writer {
+    /// Carries out what was asked. Lack of space is the asker's news; any other failed write ends the writer.
+    pub(super) fn obey(&mut self, given: Given) -> Result<(), WriterError> {
+        let result = match given.order {
+            Order::Seal => self.seal().map(|()| true),
+            Order::Forget(destination) => {
+                let known = self.shared.positions.remove(&destination);
+                self.remove_consumed().map(|_| known)
+            }
+            Order::Change(settings) => {
+                self.settings = settings;
+                self.dead_letters.set_max_bytes(settings.dead_letter_bytes);
+                // A queue that was full may have room now, or the other way round.
+                self.housekeep().map(|()| true)
+            }
+        };
+        let (answer, ended) = match result {
+            Ok(done) => (Ok(done), Ok(())),
+            Err(error) if error.is_no_space() => (Err(error.to_string()), Ok(())),
+            Err(error) => (Err(error.to_string()), Err(error)),
+        };
+        // Whoever asked may have gone meanwhile.
+        let _asker_is_gone = given.done.send(answer);
+        ended
+    }
+
+    fn seal(&mut self) -> Result<(), WriterError> {
+        self.shared.segments.seal()?;
+        self.dead_letters.close()?;
+        Ok(())
+    }
+}
