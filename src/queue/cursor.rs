@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::quarantine::Quarantine;
 use super::recovery::may_pass;
-use super::segments::ATTEMPTS;
+use super::sealed::ATTEMPTS;
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::proto::store::{Cursors, Skipped};
 use crate::record::stored::QueueId;

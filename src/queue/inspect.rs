@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::backlog;
 use super::cursor::CursorFile;
 use super::lost::Lost;
-use super::meta::{self, file_name};
+use super::meta::{self, Meta, file_name};
 use super::real_disk::{self, RealDisk};
-use super::segment::{RawChunk, SealedSegment, SegmentError, count_unchecked, intact_frames};
-use super::storage::{self, Disk, StorageError, failed};
+use super::salvage::Salvage;
+use super::segment::{RawChunk, SealedSegment, SegmentError, damaged, intact_frames, unbroken};
+use super::storage::{self, Access, Disk, StorageError, failed};
 use crate::record::stored::{QueueId, next_frame, read_record};
 
 /// How closely to look.
@@ -97,7 +98,15 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
         records: 0,
         missing: Vec::new(),
         queue: saved.as_ref().map(|saved| saved.queue),
+        committed: saved.as_ref().map_or(0, |saved| saved.committed),
     };
+    let paths = firsts.iter().map(|first| dir.join("segments").join(file_name(*first)));
+    look.queue = look.queue.or_else(|| {
+        paths
+            .rev()
+            .find_map(|path| Some(SealedSegment::open(&disk, &path).ok()?.meta.queue))
+    });
+
     let mut segments = Vec::new();
     for (at, first) in firsts.iter().enumerate() {
         let path = dir.join("segments").join(file_name(*first));
@@ -108,13 +117,16 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
         };
         // The gateway may be in the middle of a commit.
         let attempts = if in_use && at + 1 == firsts.len() { 5 } else { 1 };
-        let oldest = look.segment(&disk, &path, firsts.get(at + 1).copied(), attempts);
+        let next = firsts
+            .get(at + 1)
+            .map(|next| (*next, dir.join("segments").join(file_name(*next))));
+        let (oldest, fault) = look.segment(&disk, &path, *first, next, attempts)?;
         segments.push(SegmentReport {
             path,
             first: *first,
             disk_bytes,
-            oldest: oldest.as_ref().ok().copied().flatten(),
-            fault: oldest.err().map(|error| error.to_string()),
+            oldest,
+            fault,
         });
         progress(at + 1, firsts.len());
     }
@@ -164,53 +176,108 @@ struct Look {
     records: u64,
     missing: Vec<Range<u64>>,
     queue: Option<QueueId>,
+    committed: u64,
 }
 
 impl Look {
-    /// Looks at one segment. Returns when its first record was received.
+    /// Looks at one segment. Returns when its first record was received, and what is wrong with it.
     fn segment(
         &mut self,
         disk: &dyn Disk,
         path: &Path,
-        next: Option<u64>,
+        first: u64,
+        next: Option<(u64, PathBuf)>,
         attempts: u32,
-    ) -> Result<Option<u64>, SegmentError> {
-        let mut sealed = SealedSegment::open(disk, path);
+    ) -> Result<(Option<u64>, Option<String>), StorageError> {
+        let end = next.map(|(next, path)| {
+            let sealed = SealedSegment::open(disk, &path)
+                .ok()
+                .filter(|sealed| sealed.meta.first == next);
+            sealed.map_or(next, |sealed| sealed.meta.follows.min(next))
+        });
+        let mut rows = self.rows(disk, path, first, end);
         for _ in 1..attempts {
-            if sealed.is_err() {
+            if rows.is_err() {
                 std::thread::sleep(Duration::from_millis(100));
-                sealed = SealedSegment::open(disk, path);
+                rows = self.rows(disk, path, first, end);
             }
         }
-        let sealed = sealed?;
-        let queue = *self.queue.get_or_insert(sealed.meta.queue);
-        self.missing.push(self.end..sealed.meta.follows);
-        self.end = sealed.meta.first;
-        let bound = next.unwrap_or(u64::MAX);
-        let oldest = sealed
-            .read(sealed.meta.first, 1)?
-            .first()
-            .and_then(|raw| received(raw, queue, raw.first));
-        if self.depth == Depth::Outline {
-            let last = sealed.last_chunk()?.filter(|raw| raw.first < bound);
-            self.end = self.end.max(last.map_or(0, |raw| intact_frames(&raw, queue).0));
-            return Ok(oldest);
+        let expected = end.unwrap_or(self.committed);
+        if let Some(rows) = rows.as_ref().ok().filter(|rows| rows.end >= expected) {
+            return Ok((self.sound(rows), None));
         }
-        let mut at = sealed.meta.first;
+        let salvage = match self.queue {
+            Some(queue) => Salvage::of(disk, path, queue, first..end.unwrap_or(u64::MAX))?,
+            None => Salvage::default(),
+        };
+        let error = match rows {
+            // The rest was never in this segment.
+            Ok(rows) if salvage.end() <= Some(rows.end) => return Ok((self.sound(&rows), None)),
+            Ok(rows) => damaged(path, format!("its rows end before record {}", rows.end)),
+            Err(error) => error,
+        };
+        let meta = SealedSegment::open(disk, path).ok().map(|sealed| sealed.meta);
+        if let Some(meta) = meta.filter(|meta| meta.first == first) {
+            self.missing.push(self.end..meta.follows);
+            self.end = self.end.max(first);
+        }
+        self.missing.extend(salvage.missing(self.end, self.end));
+        self.end = self.end.max(salvage.end().unwrap_or_default());
+        self.records += salvage.records();
+        let fault = match salvage.records() {
+            0 => error.to_string(),
+            saved => format!("{error}; {saved} of its records are intact and can be delivered"),
+        };
+        let chunks = disk
+            .open(path, Access::Read)
+            .and_then(|file| salvage.read(&*file, first, 1));
+        let oldest = chunks.ok().and_then(|chunks| chunks.into_iter().next());
+        let oldest = oldest.and_then(|raw| received(&raw, self.queue?, raw.first));
+        Ok((oldest, Some(fault)))
+    }
+
+    /// Reads a segment by its rows. Fails unless they are intact and without a gap, as far as they are looked at.
+    fn rows(&self, disk: &dyn Disk, path: &Path, first: u64, end: Option<u64>) -> Result<Rows, SegmentError> {
+        let sealed = SealedSegment::open(disk, path)?;
+        let (meta, queue) = (sealed.meta, sealed.meta.queue);
+        if meta.first != first {
+            return Err(damaged(path, format!("holds records from {} on", meta.first)));
+        }
+        let begin = sealed.read(first, 1)?;
+        let mut at = first;
+        if self.depth == Depth::Outline {
+            at = sealed.last_chunk()?.map_or(first, |raw| intact_frames(&raw, queue).0);
+        }
         loop {
             let chunks = sealed.read(at, 1 << 20)?;
-            let Some(last) = chunks.last() else { return Ok(oldest) };
-            at = count_unchecked(last).max(at + 1);
-            for raw in chunks.iter().filter(|raw| raw.first < bound) {
-                let (intact, _) = intact_frames(raw, queue);
-                if intact > raw.first {
-                    self.missing.push(self.end..raw.first);
-                    self.records += intact - raw.first;
-                    self.end = self.end.max(intact);
-                }
+            if chunks.is_empty() {
+                break;
             }
+            at = unbroken(&chunks, queue, at)
+                .filter(|after| end.is_none_or(|end| *after <= end))
+                .ok_or_else(|| damaged(path, format!("its rows from record {at} on are not what was written")))?;
         }
+        Ok(Rows {
+            meta,
+            end: at,
+            oldest: begin.first().and_then(|raw| received(raw, queue, raw.first)),
+        })
     }
+
+    /// Counts a segment of which nothing is missing. Returns when its first record was received.
+    fn sound(&mut self, rows: &Rows) -> Option<u64> {
+        self.missing.push(self.end..rows.meta.follows);
+        self.end = self.end.max(rows.end);
+        self.records += rows.end - rows.meta.first;
+        rows.oldest
+    }
+}
+
+/// What a sound segment holds.
+struct Rows {
+    meta: Meta,
+    end: u64,
+    oldest: Option<u64>,
 }
 
 /// When the record with a number was received.

@@ -21,6 +21,8 @@ mod reader;
 mod real_disk;
 mod recovery;
 mod retention;
+mod salvage;
+mod sealed;
 mod segment;
 mod segments;
 pub mod storage;

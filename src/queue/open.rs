@@ -80,13 +80,15 @@ impl Queue {
         let quarantine = Quarantine::new(disk, dir.join("quarantine"));
         let (cursors, saved) = CursorFile::open(disk, &dir.join("cursors"), &quarantine)?;
         let expected = saved.as_ref().map(|saved| saved.queue);
-        let (segments, found) = Segments::recover(disk, &dir.join("segments"), &quarantine, expected)?;
+        let known = saved.as_ref().map_or(0, |saved| saved.committed);
+        let (segments, found) = Segments::recover(disk, &dir.join("segments"), &quarantine, expected, known)?;
         let id = found.unwrap_or_else(QueueId::random);
-        let (letters, _) = Segments::recover(disk, &dir.join("dead-letters"), &quarantine, Some(id))?;
+        let known_letters = saved.as_ref().map_or(0, |saved| saved.dead_letter_next);
+        let letters = dir.join("dead-letters");
+        let (letters, _) = Segments::recover(disk, &letters, &quarantine, Some(id), known_letters)?;
         if saved.is_none() && segments.count() > 0 {
             tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
         }
-        let known = saved.as_ref().map_or(0, |saved| saved.committed);
         let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
         let optional = saved.as_ref().map(|saved| saved.optional.clone()).unwrap_or_default();
@@ -106,10 +108,7 @@ impl Queue {
         }
         // Only what `backlog` says depends on them.
         skipped.drain(..skipped.len().saturating_sub(SKIPPED));
-        let dead_letter_next = saved
-            .as_ref()
-            .map_or(0, |saved| saved.dead_letter_next)
-            .max(letters.end());
+        let dead_letter_next = known_letters.max(letters.end());
         tracing::info!(queue = %id, next, segments = segments.count(), "queue opened");
         let shared = Arc::new(Shared {
             id,

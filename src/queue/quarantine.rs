@@ -2,6 +2,7 @@
 //!
 //! Nothing is ever deleted that may hold a record, and nothing that lies in the way keeps the daemon from starting.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,12 +61,39 @@ impl Quarantine {
             other => other?,
         }
         let note = self.dir.join(format!("{name}.{now}.txt"));
-        let text = format!("{reason}\n{numbers}\n");
-        // The log has said the same.
-        let written = self.disk.open(&note, Access::Create);
-        if let Err(error) = written.and_then(|file| file.write_at(text.as_bytes(), 0)) {
-            tracing::warn!(%error, note = %note.display(), "cannot write the note beside it");
-        }
+        self.write(&note, &format!("{reason}\n{numbers}\n"));
         Ok(())
     }
+
+    /// Leaves a note on a segment that comes here later: something in it can still be read where it is.
+    pub(crate) fn announce(&self, path: &Path, text: &str) {
+        match storage::create_dir(&*self.disk, &self.dir) {
+            Ok(()) => self.write(&self.dir.join(announcement(path)), text),
+            Err(error) => tracing::warn!(%error, "cannot leave a note on a damaged segment"),
+        }
+    }
+
+    /// The files of a directory, of some, that are announced.
+    pub(crate) fn announced<'a>(&self, paths: impl Iterator<Item = (u64, &'a Path)>) -> BTreeSet<u64> {
+        // Without the list a damaged segment is removed when it is consumed, as an intact one is.
+        let notes = self.disk.list(&self.dir).unwrap_or_default();
+        let notes: BTreeSet<_> = notes.into_iter().map(|(note, _)| note).collect();
+        let announced = paths.filter(|(_, path)| notes.contains(&self.dir.join(announcement(path))));
+        announced.map(|(first, _)| first).collect()
+    }
+
+    fn write(&self, note: &Path, text: &str) {
+        // The log has said the same.
+        let written = self.disk.open(note, Access::Create);
+        if let Err(error) = written.and_then(|file| file.write_at(text.as_bytes(), 0)) {
+            tracing::warn!(%error, note = %note.display(), "cannot write the note");
+        }
+    }
+}
+
+/// Segments and dead letters have files of the same names.
+fn announcement(path: &Path) -> String {
+    let name = |path: Option<&std::ffi::OsStr>| path.unwrap_or_default().to_string_lossy().into_owned();
+    let (dir, file) = (name(path.parent().and_then(Path::file_name)), name(path.file_name()));
+    format!("{dir}.{file}.txt")
 }

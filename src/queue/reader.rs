@@ -13,7 +13,11 @@ use super::meta::Meta;
 use super::segment::RawChunk;
 use super::segments::{ReadHandle, SegmentsError};
 use crate::record::Record;
+use crate::record::salvage::next_intact;
 use crate::record::stored::{RecordId, next_frame, read_record};
+
+/// Why a number is passed over.
+const NOWHERE: &str = "no intact record has the number";
 
 /// A committed record.
 #[derive(Debug, Clone)]
@@ -110,7 +114,7 @@ impl Reader {
             .await?;
             self.handle = handle;
             match read? {
-                Some(read) => self.decode(read.chunks, Some(read.meta))?,
+                Some(read) => self.decode(read.chunks, read.meta)?,
                 None => {
                     self.report_lost(self.position, end, "no segment holds them");
                     Batch {
@@ -140,16 +144,17 @@ impl Reader {
         while let Some(chunk) = chunks.next() {
             if chunk.first > position {
                 // Numbers between the end of the segment before and the start of this one were never used.
-                let skipped = meta.filter(|meta| meta.first == chunk.first).map(|meta| meta.follows);
-                let lost_end = skipped.unwrap_or(chunk.first);
-                if lost_end > position {
-                    self.report_lost(position, lost_end, "no row holds them");
+                if let Some(meta) = meta.filter(|meta| (position..=chunk.first).contains(&meta.first)) {
+                    self.report_lost(position, meta.follows, NOWHERE);
+                    position = meta.first;
                 }
+                self.report_lost(position, chunk.first, NOWHERE);
                 position = chunk.first;
             }
             let mut bytes: Bytes = chunk.bytes;
             let mut number = chunk.first;
             while !bytes.is_empty() {
+                let rest = bytes.clone();
                 let record =
                     next_frame(&mut bytes, self.shared.id, number).and_then(|message| match number >= position {
                         true => read_record(message, number),
@@ -171,6 +176,13 @@ impl Reader {
                             None => self.shared.segments.chunk_after(chunk.first, &mut self.handle)?,
                         };
                         let lost_end = after.unwrap_or_else(|| *self.shared.committed.borrow());
+                        let behind = number + 1..lost_end;
+                        if let Some(found) = next_intact(&rest, 1..rest.len(), self.shared.id, &behind) {
+                            self.report_lost(position.max(number), found.number, &error.to_string());
+                            bytes = rest.slice(found.bytes.start..);
+                            (number, position) = (found.number, position.max(found.number));
+                            continue;
+                        }
                         self.report_lost(position.max(number), lost_end, &error.to_string());
                         position = position.max(lost_end);
                         break;

@@ -1,26 +1,30 @@
-//! What a start finds in a directory of segments: the newest is settled, what is no segment is set aside.
+//! What a start finds in a directory of segments: the newest is settled, or read by what is intact in it; what is no
+//! segment is set aside.
 //!
 //! Nothing is deleted that may hold a record.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::meta::{self, Meta};
 use super::quarantine::Quarantine;
-use super::segment::{self, SegmentError};
-use super::segments::{ATTEMPTS, Segments, SegmentsError};
+use super::salvage::Salvage;
+use super::sealed::{ATTEMPTS, Damaged};
+use super::segment::{self, SealedSegment, SegmentError};
+use super::segments::{Segments, SegmentsError};
 use super::storage::{self, Disk, failed};
 use crate::record::stored::QueueId;
 
 impl Segments {
     /// Takes stock of a directory: settles the segment that was open when the last process ended, sets aside what is
-    /// no segment. Gives the queue id found in the newest one.
+    /// no segment. Gives the queue id found in the newest one. Records before `committed` are known to be there.
     pub(crate) fn recover(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         quarantine: &Quarantine,
         expected: Option<QueueId>,
+        committed: u64,
     ) -> Result<(Self, Option<QueueId>), SegmentsError> {
         quarantine.directory(dir)?;
         let this = Self {
@@ -29,6 +33,8 @@ impl Segments {
             quarantine: quarantine.clone(),
             listed: Mutex::default(),
             open: RwLock::new(None),
+            queue: OnceLock::new(),
+            salvaging: Mutex::default(),
         };
         let mut found = BTreeMap::new();
         for (path, is_file) in disk.list(dir).map_err(failed("list", dir))? {
@@ -42,30 +48,43 @@ impl Segments {
                 _ => quarantine.take(&path, "not a segment of waystation", None)?,
             }
         }
-        let mut queue = expected;
+        let mut queue = expected.or_else(|| queue_of(&**disk, &found));
         let mut end = None;
         while let Some((first, path)) = found.pop_last() {
-            match settle(&**disk, &path) {
-                Ok((meta, _)) if expected.is_some_and(|expected| expected != meta.queue) => {
+            let settled = match settle(&**disk, &path) {
+                Ok((meta, _)) if queue.is_some_and(|queue| queue != meta.queue) => {
                     let reason = format!("belongs to queue {}", meta.queue);
                     quarantine.take(&path, &reason, None)?;
-                }
-                Ok((meta, settled)) if settled == meta.first => {
-                    queue = queue.or(Some(meta.queue));
-                    end = end.max(Some(meta.follows));
-                    storage::remove(&**disk, &path)?;
-                }
-                Ok((meta, settled)) => {
-                    queue = queue.or(Some(meta.queue));
-                    end = end.max(Some(settled));
-                    found.insert(first, path);
-                    break;
+                    continue;
                 }
                 // Nothing is wrong with the file, or with this build's right to judge it: nothing is changed.
                 Err(error @ SegmentError::Newer { .. }) => return Err(error.into()),
                 Err(error) if is_passing(&error) => return Err(error.into()),
+                settled => settled,
+            };
+            queue = queue.or(settled.as_ref().ok().map(|(meta, _)| meta.queue));
+            if let Some(queue) = queue
+                && let Some(saved) = this.save(first, &path, queue, &settled, committed)?
+            {
+                end = end.max(Some(saved));
+                found.insert(first, path);
+                break;
+            }
+            match settled {
+                Ok((meta, settled)) if settled == meta.first => {
+                    end = end.max(Some(meta.follows));
+                    storage::remove(&**disk, &path)?;
+                }
+                Ok((_, settled)) => {
+                    end = end.max(Some(settled));
+                    found.insert(first, path);
+                    break;
+                }
                 Err(error) => quarantine.take(&path, &error.to_string(), Some((first, None)))?,
             }
+        }
+        if let Some(queue) = queue {
+            this.queue.get_or_init(|| queue);
         }
         {
             let mut listed = this.lock();
@@ -73,9 +92,42 @@ impl Segments {
             for (first, path) in &found {
                 listed.segments.insert(*first, storage::used(&**disk, path)?);
             }
+            let found = found.iter().map(|(first, path)| (*first, path.as_path()));
+            listed.kept.extend(quarantine.announced(found));
         }
         Ok((this, queue))
     }
+
+    /// Looks for what is intact in the newest segment, if it cannot be settled or lacks what was committed. Returns one
+    /// more than the last number, if the segment is to be read that way.
+    fn save(
+        &self,
+        first: u64,
+        path: &Path,
+        queue: QueueId,
+        settled: &Result<(Meta, u64), SegmentError>,
+        committed: u64,
+    ) -> Result<Option<u64>, SegmentsError> {
+        let (meta, reason, at_least) = match settled {
+            Ok((_, end)) if *end >= committed => return Ok(None),
+            Ok((meta, end)) => (Some(*meta), format!("its rows end before record {end}"), *end),
+            Err(error) => (None, error.to_string(), first),
+        };
+        let salvage = Salvage::of(&*self.disk, path, queue, first..u64::MAX)?;
+        let Some(end) = salvage.end().filter(|end| *end > at_least) else {
+            return Ok(None);
+        };
+        let meta = meta.or_else(|| SealedSegment::open(&*self.disk, path).ok().map(|sealed| sealed.meta));
+        let meta = meta.filter(|meta| meta.first == first);
+        self.go_on_with(first, end, Damaged { salvage, meta }, &reason);
+        Ok(Some(end))
+    }
+}
+
+/// The queue of the newest segment that says it.
+fn queue_of(disk: &dyn Disk, found: &BTreeMap<u64, PathBuf>) -> Option<QueueId> {
+    let mut newest_first = found.values().rev();
+    newest_first.find_map(|path| Some(SealedSegment::open(disk, path).ok()?.meta.queue))
 }
 
 /// A segment that cannot be read is read again before it is given up: a card has its moments.

@@ -251,29 +251,38 @@ impl SealedSegment {
 }
 
 /// Settles a segment that was open when its process ended, or that a write to failed: what the disk has of it is made
-/// durable and read through. Returns its meta and one more than the last number that can be read.
+/// durable and read through. Returns its meta and one more than its last number; fails if not every record is intact.
 pub(crate) fn settle(disk: &dyn Disk, path: &Path) -> Result<(Meta, u64), SegmentError> {
     let sealed = SealedSegment::of(storage::open_after_crash(disk, path)?, path)?;
     if path.file_name() != Some(file_name(sealed.meta.first).as_ref()) {
         return Err(damaged(path, format!("holds records from {} on", sealed.meta.first)));
     }
-    let (mut at, mut end) = (sealed.meta.first, sealed.meta.first);
+    let mut end = sealed.meta.first;
     loop {
-        let chunks = sealed.read(at, 1 << 20)?;
-        let Some(last) = chunks.last() else { break };
-        for raw in &chunks {
-            let (intact, error) = intact_frames(raw, sealed.meta.queue);
-            if let Some(error) = error {
-                tracing::warn!(segment = %path.display(), %error, "damaged record in the newest segment");
-            }
-            // A row of which nothing is intact may not even be where its key says.
-            if intact > raw.first {
-                end = end.max(intact);
-            }
+        let chunks = sealed.read(end, 1 << 20)?;
+        if chunks.is_empty() {
+            return Ok((sealed.meta, end));
         }
-        at = count_unchecked(last).max(at + 1);
+        end = unbroken(&chunks, sealed.meta.queue, end)
+            .ok_or_else(|| damaged(path, format!("its rows from record {end} on are not what was written")))?;
     }
-    Ok((sealed.meta, end))
+}
+
+/// One more than the number of the last record, if the chunks hold every record from `from` on: intact, and one behind
+/// the other.
+pub(crate) fn unbroken(chunks: &[RawChunk], queue: QueueId, from: u64) -> Option<u64> {
+    let mut at = chunks.first()?.first;
+    if at > from {
+        return None;
+    }
+    for raw in chunks {
+        let (end, error) = intact_frames(raw, queue);
+        if raw.first != at || error.is_some() {
+            return None;
+        }
+        at = end;
+    }
+    (at > from).then_some(at)
 }
 
 /// One more than the number of the last frame up to which a chunk is intact, and why it is not to its end.

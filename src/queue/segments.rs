@@ -1,16 +1,17 @@
 //! A directory of segments: at most one open for appending, the others sealed, in the order of their numbers.
 //!
-//! Shared by the writer, which appends, seals and removes, and the readers. Reading never stops the writer: a segment
-//! that cannot be read is set aside in `quarantine/`, with a note, and its numbers are logged as lost.
+//! Shared by the writer, which appends, seals and removes, and the readers. Reading never stops the writer: of a segment
+//! that is damaged everything intact is read (`sealed`), and what is not is kept in `quarantine/`, with a note.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::meta::{self, Meta};
 use super::quarantine::Quarantine;
-use super::recovery::is_passing;
+use super::sealed::Damaged;
+pub(crate) use super::sealed::ReadHandle;
 use super::segment::{self, Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError};
 use super::storage::{self, Disk, StorageError, failed};
 use crate::record::stored::QueueId;
@@ -42,6 +43,10 @@ pub(crate) struct Segments {
     pub(super) quarantine: Quarantine,
     pub(super) listed: Mutex<Listed>,
     pub(super) open: RwLock<Option<OpenSegment>>,
+    /// Whose records these are, once that is known.
+    pub(super) queue: OnceLock<QueueId>,
+    /// Held by the reader that looks through a damaged segment.
+    pub(super) salvaging: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -53,7 +58,11 @@ pub(super) struct Listed {
     /// One more than the last record that can be read.
     pub(super) end: u64,
     /// Reads in a row that the disk failed, by first number.
-    failures: BTreeMap<u64, u32>,
+    pub(super) failures: BTreeMap<u64, u32>,
+    /// Those that are read by what is intact in them.
+    pub(super) damaged: BTreeMap<u64, Arc<Damaged>>,
+    /// Those that are kept when they are consumed, because not all of their records could be read.
+    pub(super) kept: BTreeSet<u64>,
     /// When each began, in running time, as far as that was asked for; by first number.
     began: BTreeMap<u64, u64>,
 }
@@ -61,16 +70,9 @@ pub(super) struct Listed {
 /// What one read gave.
 pub(crate) struct Read {
     pub chunks: Vec<RawChunk>,
-    /// Of the segment that they are from.
-    pub meta: Meta,
+    /// Of the segment that they are from, as far as that can be read.
+    pub meta: Option<Meta>,
 }
-
-/// A reader's open sealed segment: most reads go on in the one before.
-#[derive(Default)]
-pub(crate) struct ReadHandle(Option<(u64, SealedSegment)>);
-
-/// Failed reads in a row after which a segment is given up.
-pub(super) const ATTEMPTS: u32 = 3;
 
 impl Segments {
     pub(super) fn lock(&self) -> MutexGuard<'_, Listed> {
@@ -78,7 +80,7 @@ impl Segments {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn path(&self, first: u64) -> PathBuf {
+    pub(super) fn path(&self, first: u64) -> PathBuf {
         self.dir.join(meta::file_name(first))
     }
 
@@ -131,6 +133,7 @@ impl Segments {
                 follows: self.end(),
                 began,
             };
+            self.queue.get_or_init(|| queue);
             let created = OpenSegment::create(&*self.disk, &self.dir, meta)?;
             *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(created);
             let mut listed = self.lock();
@@ -224,20 +227,19 @@ impl Segments {
         Some((*first, next.map_or(listed.end, |(next, _)| *next)))
     }
 
-    /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the next one's
-    /// beginning. `None` when there is no next one, or it cannot be read.
+    /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the beginning of
+    /// the next one that says it. `None` when none does.
     pub(crate) fn oldest_ended(&self) -> Option<(u64, u64, u64)> {
         let (first, end) = self.oldest_sealed()?;
-        let next = {
-            let listed = self.lock();
-            let next = listed.segments.range(first + 1..).next().map(|(next, _)| *next)?;
-            match listed.began.get(&next) {
-                Some(began) => return Some((first, end, *began)),
-                None => next,
-            }
-        };
-        // One that cannot be read is found by its readers.
-        let began = SealedSegment::open(&*self.disk, &self.path(next)).ok()?.meta.began;
+        let later: Vec<_> = self.lock().segments.range(first + 1..).map(|(next, _)| *next).collect();
+        let next = *later.first()?;
+        if let Some(began) = self.lock().began.get(&next) {
+            return Some((first, end, *began));
+        }
+        // One that cannot be read is found by its readers; a later one's beginning keeps it longer, never shorter.
+        let began = later
+            .into_iter()
+            .find_map(|later| Some(SealedSegment::open(&*self.disk, &self.path(later)).ok()?.meta.began))?;
         self.lock().began.insert(next, began);
         Some((first, end, began))
     }
@@ -248,21 +250,38 @@ impl Segments {
         open.as_ref().map(|open| open.meta.began)
     }
 
-    /// Unlinks the sealed segments that hold nothing at or after `number`. Returns how many.
+    /// Unlinks the sealed segments that hold nothing at or after `number`, and sets aside those of them that are damaged.
+    /// Returns how many.
     pub(crate) fn remove_below(&self, number: u64) -> Result<usize, SegmentsError> {
         let mut removed = 0;
         while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
-            self.lock().began.remove(&first);
-            if let Err(error) = storage::remove(&*self.disk, &self.path(first)) {
+            if let Err(error) = self.dispose(first, end) {
                 self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
                 return Err(error.into());
             }
+            let mut listed = self.lock();
+            listed.began.remove(&first);
+            listed.damaged.remove(&first);
+            listed.kept.remove(&first);
             tracing::debug!(first, end, "segment consumed");
             removed += 1;
         }
         Ok(removed)
+    }
+
+    fn dispose(&self, first: u64, end: u64) -> Result<(), StorageError> {
+        let path = self.path(first);
+        if self.lock().kept.contains(&first) {
+            let reason = "damaged; what was intact in it is needed no longer";
+            match self.quarantine.take(&path, reason, Some((first, Some(end)))) {
+                Ok(()) => return Ok(()),
+                // A full disk must not keep what nobody waits for.
+                Err(error) => tracing::warn!(%error, "a damaged segment is removed: it cannot be set aside"),
+            }
+        }
+        storage::remove(&*self.disk, &path)
     }
 
     /// Chunks from the one that holds `from` or, if it is not there, the next that exists. `None`: nothing is left.
@@ -282,36 +301,23 @@ impl Segments {
                 let Some(open) = open.as_ref().filter(|open| open.meta.first == first) else {
                     continue;
                 };
-                open.read(from, max_bytes).map(|chunks| Read {
+                let mut chunks = open.read(from, max_bytes)?;
+                let end = self.end();
+                chunks.retain(|chunk| (first..end).contains(&chunk.first));
+                Read {
                     chunks,
-                    meta: open.meta,
-                })
+                    meta: Some(open.meta),
+                }
             } else {
-                self.read_sealed(first, from, max_bytes, handle)
+                self.read_sealed(first, next, from, max_bytes, handle)?
             };
-            // A damaged key must not hide what is intact behind this segment.
-            let bound = next.unwrap_or_else(|| self.end());
-            let read = read.map(|mut read| {
-                read.chunks.retain(|chunk| (first..bound).contains(&chunk.first));
-                read
-            });
-            match (read, next) {
-                (Ok(read), _) if !read.chunks.is_empty() => {
+            match next {
+                _ if !read.chunks.is_empty() => {
                     self.lock().failures.remove(&first);
                     return Ok(Some(read));
                 }
-                (Ok(_), Some(next)) => from = next,
-                (Ok(_), None) => return Ok(None),
-                (Err(error), _) if open || is_passing(&error) => return Err(error.into()),
-                (Err(error), next) => {
-                    handle.0 = None;
-                    if error.io().is_some() && self.failed_again(first) < ATTEMPTS {
-                        return Err(error.into());
-                    }
-                    let end = next.unwrap_or_else(|| self.end());
-                    self.give_up(first, end, &error)?;
-                    from = from.max(end);
-                }
+                Some(next) => from = from.max(next),
+                None => return Ok(None),
             }
         }
     }
@@ -333,33 +339,6 @@ impl Segments {
         ))
     }
 
-    fn read_sealed(
-        &self,
-        first: u64,
-        from: u64,
-        max_bytes: usize,
-        handle: &mut ReadHandle,
-    ) -> Result<Read, SegmentError> {
-        if handle.0.as_ref().is_none_or(|(opened, _)| *opened != first) {
-            // The old one is closed first: a reader has one file open at most.
-            handle.0 = None;
-            let (path, sealed) = (self.path(first), SealedSegment::open(&*self.disk, &self.path(first))?);
-            if sealed.meta.first != first {
-                return Err(segment::damaged(
-                    &path,
-                    format!("holds records from {} on", sealed.meta.first),
-                ));
-            }
-            handle.0 = Some((first, sealed));
-        }
-        let (_, sealed) = handle.0.as_ref().expect("it was set just above");
-        let chunks = sealed.read(from, max_bytes)?;
-        Ok(Read {
-            chunks,
-            meta: sealed.meta,
-        })
-    }
-
     /// Where the chunk after the one at `first` begins, as far as any is there.
     pub(crate) fn chunk_after(&self, first: u64, handle: &mut ReadHandle) -> Result<Option<u64>, SegmentsError> {
         let mut max_bytes = 1 << 20;
@@ -376,24 +355,5 @@ impl Segments {
             }
             max_bytes *= 4;
         }
-    }
-
-    fn failed_again(&self, first: u64) -> u32 {
-        let mut listed = self.lock();
-        let times = listed.failures.entry(first).or_default();
-        *times += 1;
-        *times
-    }
-
-    fn give_up(&self, first: u64, end: u64, error: &SegmentError) -> Result<(), SegmentsError> {
-        let Some(bytes) = self.lock().segments.remove(&first) else {
-            return Ok(()); // another reader was here first, or it was consumed
-        };
-        let taken = self
-            .quarantine
-            .take(&self.path(first), &error.to_string(), Some((first, Some(end))));
-        // What could not be set aside is still there, and no cursor may pass it.
-        taken.inspect_err(|_| self.lock().segments.extend([(first, bytes)]))?;
-        Ok(())
     }
 }

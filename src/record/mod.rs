@@ -6,6 +6,7 @@ pub mod json;
 pub mod payload;
 pub mod portable;
 pub mod proto;
+pub(crate) mod salvage;
 pub mod stored;
 
 use std::sync::Arc;

@@ -56,7 +56,7 @@ impl std::fmt::Display for RecordId {
 }
 
 /// Bytes before each stored message: its length and its checksum.
-const FRAME_HEADER: usize = 4 + 8;
+pub(super) const FRAME_HEADER: usize = 4 + 8;
 
 /// A frame that is not what was stored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -116,7 +116,11 @@ fn seal_frame(chunk: &mut [u8], start: usize, queue: QueueId, number: u64) {
     let (header, message) = chunk[start..].split_at_mut(FRAME_HEADER);
     let length = u32::try_from(message.len()).expect("a message is at most 1,000,000 bytes and its metadata");
     header[..4].copy_from_slice(&length.to_le_bytes());
-    header[4..].copy_from_slice(&xxh3_64_with_seed(message, queue.seed(number)).to_le_bytes());
+    header[4..].copy_from_slice(&checksum(message, queue, number).to_le_bytes());
+}
+
+pub(super) fn checksum(message: &[u8], queue: QueueId, number: u64) -> u64 {
+    xxh3_64_with_seed(message, queue.seed(number))
 }
 
 fn put_uint(out: &mut Vec<u8>, tag: u32, value: u64) {
@@ -131,18 +135,18 @@ fn put_bytes(out: &mut Vec<u8>, tag: u32, value: &[u8]) {
 }
 
 /// The next checked frame of a chunk: advances `chunk` past it and returns its message.
-/// After an error the rest of the chunk cannot be trusted to be framed.
+/// After an error the rest of the chunk cannot be trusted to be framed: `salvage` finds what is intact in it.
 pub fn next_frame(chunk: &mut Bytes, queue: QueueId, number: u64) -> Result<Bytes, FrameError> {
     if chunk.len() < FRAME_HEADER {
         return Err(FrameError::Truncated { number });
     }
     let length = chunk.get_u32_le() as usize;
-    let checksum = chunk.get_u64_le();
+    let expected = chunk.get_u64_le();
     if chunk.len() < length {
         return Err(FrameError::Truncated { number });
     }
     let message = chunk.split_to(length);
-    match xxh3_64_with_seed(&message, queue.seed(number)) == checksum {
+    match checksum(&message, queue, number) == expected {
         true => Ok(message),
         false => Err(FrameError::Checksum { number }),
     }

@@ -1,0 +1,224 @@
+//! Reading sealed segments: by their rows while these are what was written, else by what is intact in the file.
+//!
+//! A damaged segment stays where it is and is only read, so that neither a power cut nor a full disk can come between
+//! its intact records and their destinations. It goes to `quarantine/` when every destination has passed it, or at once
+//! when nothing in it is intact. Nothing is given up for an error that may pass.
+
+use std::sync::{Arc, PoisonError};
+
+use super::meta::Meta;
+use super::recovery::is_passing;
+use super::salvage::Salvage;
+use super::segment::{self, SealedSegment, SegmentError};
+use super::segments::{Read, Segments, SegmentsError};
+use super::storage::{Access, failed};
+
+/// A reader's open sealed segment: most reads go on in the one before.
+#[derive(Default)]
+pub(crate) struct ReadHandle(Option<(u64, SealedSegment)>);
+
+/// A segment that is read by what is intact in it.
+pub(super) struct Damaged {
+    pub(super) salvage: Salvage,
+    /// As far as that can be read.
+    pub(super) meta: Option<Meta>,
+}
+
+/// Failed reads in a row after which a segment is taken for damaged.
+pub(super) const ATTEMPTS: u32 = 3;
+
+impl Segments {
+    /// Chunks of the sealed segment `first`, before which `next` begins; none when it has nothing from `from` on.
+    pub(super) fn read_sealed(
+        &self,
+        first: u64,
+        next: Option<u64>,
+        from: u64,
+        max_bytes: usize,
+        handle: &mut ReadHandle,
+    ) -> Result<Read, SegmentsError> {
+        loop {
+            let damaged = self.damaged(first);
+            let read = match &damaged {
+                Some(damaged) => self.read_damaged(first, damaged, from, max_bytes),
+                None => self.read_rows(first, next, from, max_bytes, handle),
+            };
+            let error = match read {
+                Err(error) if !is_passing(&error) => error,
+                other => return Ok(other?),
+            };
+            handle.0 = None;
+            if error.io().is_some() && self.failed_again(first) < ATTEMPTS {
+                return Err(error.into());
+            }
+            if damaged.is_some() || !self.salvage(first, next, &error, handle)? {
+                self.give_up(first, next.unwrap_or_else(|| self.end()), &error)?;
+                return Ok(Read {
+                    chunks: Vec::new(),
+                    meta: None,
+                });
+            }
+        }
+    }
+
+    fn damaged(&self, first: u64) -> Option<Arc<Damaged>> {
+        self.lock().damaged.get(&first).cloned()
+    }
+
+    fn read_damaged(&self, first: u64, damaged: &Damaged, from: u64, max_bytes: usize) -> Result<Read, SegmentError> {
+        let path = self.path(first);
+        let file = self.disk.open(&path, Access::Read).map_err(failed("open", &path))?;
+        let chunks = damaged.salvage.read(&*file, from, max_bytes);
+        Ok(Read {
+            chunks: chunks.map_err(failed("read", &path))?,
+            meta: damaged.meta,
+        })
+    }
+
+    /// Fails unless every record from `from` on is there, one behind the other, as far as this read goes.
+    fn read_rows(
+        &self,
+        first: u64,
+        next: Option<u64>,
+        from: u64,
+        max_bytes: usize,
+        handle: &mut ReadHandle,
+    ) -> Result<Read, SegmentError> {
+        let (from, bound) = (from.max(first), next.unwrap_or_else(|| self.end()));
+        let sealed = self.opened(first, handle)?;
+        let (mut chunks, meta) = (sealed.read(from, max_bytes)?, sealed.meta);
+        // A damaged key must not hide what is intact behind this segment.
+        chunks.retain(|chunk| (first..bound).contains(&chunk.first));
+        let path = self.path(first);
+        if chunks.is_empty() {
+            let end = self.end_of(next, handle)?;
+            if from < end && self.search(first, from, end)?.records() > 0 {
+                return Err(segment::damaged(&path, format!("its rows lack record {from}")));
+            }
+        } else if segment::unbroken(&chunks, meta.queue, from).is_none() {
+            let reason = format!("its rows from record {from} on are not what was written");
+            return Err(segment::damaged(&path, reason));
+        }
+        Ok(Read {
+            chunks,
+            meta: Some(meta),
+        })
+    }
+
+    fn opened<'a>(&self, first: u64, handle: &'a mut ReadHandle) -> Result<&'a SealedSegment, SegmentError> {
+        if handle.0.as_ref().is_none_or(|(opened, _)| *opened != first) {
+            // The old one is closed first: a reader has one file open at most.
+            handle.0 = None;
+            let path = self.path(first);
+            let sealed = SealedSegment::open(&*self.disk, &path)?;
+            if sealed.meta.first != first {
+                let reason = format!("holds records from {} on", sealed.meta.first);
+                return Err(segment::damaged(&path, reason));
+            }
+            handle.0 = Some((first, sealed));
+        }
+        let (_, sealed) = handle.0.as_ref().expect("it was set just above");
+        Ok(sealed)
+    }
+
+    /// Where the records of a segment end, by what the next one says that it follows. Numbers between that and the next
+    /// one's first may be in the file as well, and were never committed.
+    fn end_of(&self, next: Option<u64>, handle: &mut ReadHandle) -> Result<u64, SegmentError> {
+        let Some(next) = next else { return Ok(self.end()) };
+        let known = self.damaged(next);
+        let meta = match known {
+            Some(damaged) => damaged.meta,
+            None => {
+                let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+                open.as_ref().map(|open| open.meta).filter(|meta| meta.first == next)
+            }
+        };
+        if let Some(meta) = meta {
+            return Ok(meta.follows.min(next));
+        }
+        match self.opened(next, handle) {
+            Ok(sealed) => Ok(sealed.meta.follows.min(next)),
+            Err(error) if is_passing(&error) => Err(error),
+            // That one's damage is found by whoever reads it.
+            Err(_) => Ok(next),
+        }
+    }
+
+    fn search(&self, first: u64, from: u64, end: u64) -> Result<Salvage, SegmentError> {
+        match self.queue.get() {
+            Some(queue) => Ok(Salvage::of(&*self.disk, &self.path(first), *queue, from..end)?),
+            // No segment was readable yet: nothing is known to check against.
+            None => Ok(Salvage::default()),
+        }
+    }
+
+    /// Looks for what is intact in a segment that cannot be read by its rows. `true`: something is, or somebody else has
+    /// dealt with it meanwhile.
+    fn salvage(
+        &self,
+        first: u64,
+        next: Option<u64>,
+        error: &SegmentError,
+        handle: &mut ReadHandle,
+    ) -> Result<bool, SegmentsError> {
+        let _one_at_a_time = self.salvaging.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.damaged(first).is_some() || !self.lock().segments.contains_key(&first) {
+            return Ok(true);
+        }
+        if matches!(error, SegmentError::Newer { .. }) {
+            return Ok(false);
+        }
+        let end = self.end_of(next, handle)?;
+        let salvage = self.search(first, first, end)?;
+        if salvage.records() == 0 {
+            return Ok(false);
+        }
+        let meta = self.opened(first, handle).ok().map(|sealed| sealed.meta);
+        handle.0 = None;
+        self.go_on_with(first, end, Damaged { salvage, meta }, &error.to_string());
+        Ok(true)
+    }
+
+    /// From here on the segment is read by what is intact in it.
+    pub(super) fn go_on_with(&self, first: u64, end: u64, damaged: Damaged, reason: &str) {
+        let path = self.path(first);
+        let saved = damaged.salvage.records();
+        let missing: u64 = damaged
+            .salvage
+            .missing(first, end)
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum();
+        tracing::warn!(segment = %path.display(), reason, saved, missing, "segment damaged: what is intact in it is read");
+        let note = format!(
+            "{reason}\nof records {first} to {} {saved} can be read\n",
+            end.saturating_sub(1)
+        );
+        self.quarantine.announce(&path, &note);
+        let mut listed = self.lock();
+        listed.damaged.insert(first, Arc::new(damaged));
+        listed.kept.insert(first);
+    }
+
+    fn failed_again(&self, first: u64) -> u32 {
+        let mut listed = self.lock();
+        let times = listed.failures.entry(first).or_default();
+        *times += 1;
+        *times
+    }
+
+    fn give_up(&self, first: u64, end: u64, error: &SegmentError) -> Result<(), SegmentsError> {
+        let Some(bytes) = self.lock().segments.remove(&first) else {
+            return Ok(()); // another reader was here first, or it was consumed
+        };
+        let taken = self
+            .quarantine
+            .take(&self.path(first), &error.to_string(), Some((first, Some(end))));
+        // What could not be set aside is still there, and no cursor may pass it.
+        taken.inspect_err(|_| self.lock().segments.extend([(first, bytes)]))?;
+        let mut listed = self.lock();
+        listed.damaged.remove(&first);
+        listed.kept.remove(&first);
+        Ok(())
+    }
+}
