@@ -90,6 +90,7 @@ mod tests {
             received_at: number,
             client_version: "1".into(),
             payload: vec![8; number as usize % 300].into(),
+            origin: None,
         };
         append_frame(bytes, QUEUE, number, &record)
     }
@@ -137,7 +138,7 @@ mod tests {
         let mut bytes = Vec::new();
         append(&mut bytes, 10);
         for cut in 0..bytes.len() {
-            assert_eq!(all(&bytes[..cut], 0..100), [], "cut at {cut}");
+            assert_eq!(all(&bytes[..cut], 0..100), [0_u64; 0], "cut at {cut}");
         }
     }
 
