@@ -1,9 +1,9 @@
 //! Damage to a queue's directory: it always opens, delivers in order what is intact, and says how much is not.
 //!
 //! A record is intact when its frame, byte for byte, is still somewhere in the file that holds its numbers. Every such
-//! record is delivered, but for two kinds: the newest commits of a crashed queue, where what names them on the disk is
-//! damaged and nothing else knows of them (they look like a commit that never ended), and all records when neither the
-//! cursors nor any segment says which queue they are of.
+//! record is delivered, with two exceptions. The last commit of a crashed queue, where its segment is damaged and the
+//! cursors do not know of it: it looks like a commit that the crash ended half way, and redb takes it for one. And
+//! everything, when neither the cursors nor any sound segment says which queue it is of.
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,6 +31,8 @@ struct Sound {
     records: BTreeMap<u64, Record>,
     /// Numbers that the cursors file knows to be committed.
     known: u64,
+    /// The first number of the last commit.
+    last_commit: u64,
     cursors: BTreeMap<&'static str, u64>,
     /// Each record's frame, and where copies of it are.
     frames: BTreeMap<u64, (Vec<u8>, Vec<(PathBuf, usize)>)>,
@@ -73,7 +75,16 @@ fn open(state: State) -> (Arc<SimDisk>, Queue, Writer) {
     (sim, queue, writer)
 }
 
-fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: &mut StdRng) {
+/// Returns the first number of the last commit.
+fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: &mut StdRng) -> u64 {
+    let mut last_commit = queue.snapshot().committed;
+    let mut turn = |queue: &Queue| {
+        let before = queue.snapshot().committed;
+        assert!(writer.turn(Instant::now()).unwrap());
+        if queue.snapshot().committed > before {
+            last_commit = before;
+        }
+    };
     let mut submitter = queue.submitter();
     let count = numbers.end - numbers.start;
     for number in numbers {
@@ -83,12 +94,13 @@ fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: 
             .now_or_never();
         handed_in.expect("there is room in the line").unwrap();
         if below(rng, 3) == 0 {
-            assert!(writer.turn(Instant::now()).unwrap());
+            turn(queue);
         }
     }
     while submitter.committed() < count {
-        assert!(writer.turn(Instant::now()).unwrap());
+        turn(queue);
     }
+    last_commit
 }
 
 fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
@@ -106,7 +118,7 @@ fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
     writer.housekeep().unwrap();
     let known = queue.snapshot().committed;
     // Beyond what the cursors file knows, unless the stop is an orderly one.
-    send(&queue, &mut writer, total..total + 20, rng);
+    let last_commit = send(&queue, &mut writer, total..total + 20, rng);
     let rest = runtime.block_on(drain(&queue, "cloud")).unwrap();
     let all = all.into_iter().chain(rest);
     let records = all.map(|queued| (queued.id.number, queued.record)).collect();
@@ -121,6 +133,7 @@ fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
         state,
         records,
         known,
+        last_commit,
         cursors,
         frames,
     }
@@ -187,9 +200,9 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     let cursors_intact = !damaged.contains(Path::new("/queue/cursors"));
     let mut intact = intact(sound, &state);
     let newest = segments(&sound.state).pop().unwrap();
-    let (known, newest_first) = (if cursors_intact { sound.known } else { 0 }, first_of(&newest));
-    if false && damaged.contains(&newest) {
-        intact.retain(|number| *number < newest_first || *number < known);
+    let known = if cursors_intact { sound.known } else { 0 };
+    if damaged.contains(&newest) {
+        intact.retain(|number| *number < sound.last_commit.max(known));
     }
     if !cursors_intact && segments(&sound.state).iter().all(|path| damaged.contains(path)) {
         intact.clear();
@@ -234,8 +247,10 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     if cursors_intact {
         assert!(lost >= certain, "{lost} are said to be lost, {certain} are: {what:?}");
     }
+    // A segment under another one's name is found by the readers that pass that name again, and lost to those before.
+    let swapped = what.iter().any(|what| what.starts_with("6 "));
     assert!(
-        lost <= missing.len() as u64,
+        swapped || lost <= missing.len() as u64,
         "{lost} are said to be lost, {} are: {what:?}",
         missing.len()
     );
