@@ -193,7 +193,7 @@ mod tests {
     use crate::record::Record;
     use crate::record::stored::{append_frame, next_frame};
 
-    const QUEUE: QueueId = QueueId([3; 16]);
+    const QUEUE: QueueId = QueueId(*b"one queue of two");
 
     /// A file in memory with sectors that cannot be read.
     #[derive(Debug, Default)]
