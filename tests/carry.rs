@@ -174,6 +174,16 @@ fn an_export_that_was_killed_goes_on_where_it_was() {
 fn what_cannot_be_read_is_named_and_the_rest_comes_out() {
     let (dir, path) = sample();
     let damaged = dir.path().join("queue/segments/00000000000000000036.redb");
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[..4096].fill(0xff);
+    fs::write(&damaged, &bytes).unwrap();
+    let intact = done(&["export", "--path", &path, "--output", "-"]);
+    assert_eq!(
+        records(&intact.stdout).len(),
+        42,
+        "redb cannot open it, and each record is intact"
+    );
+
     fs::write(damaged, b"no segment any more").unwrap();
     let output = queue(&["export", "--path", &path, "--output", "-"]);
     assert_eq!(output.status.code(), Some(1));

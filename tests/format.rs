@@ -91,7 +91,7 @@ fn a_flipped_bit_in_the_format_is_damage_and_not_a_newer_build() {
 }
 
 #[tokio::test]
-async fn a_segment_whose_own_place_is_damaged_costs_no_record() {
+async fn a_segment_whose_own_place_is_damaged_costs_none_of_its_records() {
     let dir = tempfile::tempdir().unwrap();
     fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
     let segment = dir.path().join(format!("segments/{:020}.redb", 36));

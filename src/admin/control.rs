@@ -125,6 +125,11 @@ async fn carry_out(request: Request<Incoming>, published: &Published) -> Result<
                 false => Err(Failed(StatusCode::NOT_FOUND, String::new())),
             }
         }
+        "/purge" => {
+            let purged = queue.purge(&argument(request).await?).await;
+            let purged = purged.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+            Ok(serde_json::json!(purged).to_string())
+        }
         "/import" => import(request, published).await,
         path => {
             let why = format!("{path}: this gateway does not know that; is it an older one than the command?");

@@ -35,6 +35,9 @@ pub enum ControlError {
         /// The gateway's words.
         why: String,
     },
+    /// It answered something else.
+    #[error("the gateway answered {0:?}; is it another version than this command?")]
+    Unknown(String),
     /// No asynchronous runtime.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),

@@ -1,12 +1,12 @@
 //! `waystation run`: the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, ConfigError};
-use crate::gateway::{Gateway, RunError, StartError};
+use crate::gateway::{Gateway, Reloader, RunError, StartError};
 use crate::system::{logging, notify};
 
 /// Arguments of `run` and `check`.
@@ -39,7 +39,7 @@ pub enum DaemonError {
 
 const LEFTOVERS: Duration = Duration::from_millis(200);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
     let config = config::load(&args.config)?;
     logging::start(&config.log_level)?;
@@ -51,14 +51,25 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         // Before anything is bound: a signal during the start is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
         let gateway = Gateway::start(config).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %gateway.address(), "waystation is ready");
         notify::ready();
         let queue = gateway.published().queue.clone();
+        let mut reloader = gateway.reloader();
         let shutdown = async move {
+            let reloading = async {
+                while hangup.recv().await.is_some() {
+                    notify::reloading();
+                    reload(&mut reloader, &args.config).await;
+                    notify::ready();
+                }
+                std::future::pending().await
+            };
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                () = reloading => {}
                 () = notify::feed_watchdog(|| queue.writer_silence()) => {}
             }
             notify::stopping();
@@ -68,4 +79,23 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
     // All that matters has ended in order; what still hangs, in a resolver or on a dead disk, does not hold up the end.
     runtime.shutdown_timeout(LEFTOVERS);
     result
+}
+
+async fn reload(reloader: &mut Reloader, path: &Path) {
+    let kept = match config::load(path) {
+        Ok(config) => reloader.reload(config).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match kept {
+        Ok(kept) if kept.is_empty() => tracing::info!("configuration reloaded"),
+        Ok(kept) => tracing::warn!(
+            kept = kept.join(", "),
+            "configuration reloaded; what changed under these keys waits for a restart"
+        ),
+        Err(error) => {
+            for line in error.lines() {
+                tracing::error!("not reloaded, everything stays as it was: {line}");
+            }
+        }
+    }
 }

@@ -20,7 +20,7 @@ pub use checked::{ConfigError, Mistake, load, parse};
 use crate::record::identity::IssuerTable;
 
 /// A whole, checked configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The port that vehicles connect to.
     pub listener: Listener,
@@ -43,7 +43,7 @@ pub struct Config {
 }
 
 /// The port that vehicles connect to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Address to listen on.
     pub bind: SocketAddr,
@@ -70,7 +70,7 @@ pub struct Listener {
 }
 
 /// The durable queue.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     /// Its directory.
     pub path: PathBuf,
@@ -100,7 +100,7 @@ pub enum WhenFull {
 }
 
 /// Record type → names of destinations.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes {
     /// By record type, as vehicles name it (`V`, `alerts`, …).
     pub by_type: BTreeMap<String, BTreeSet<String>>,
@@ -125,7 +125,7 @@ impl Routes {
 }
 
 /// One place that records are delivered to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
     /// Its name in the configuration; 1–64 characters of `a-z A-Z 0-9 _ -`.
     pub name: String,
@@ -136,7 +136,7 @@ pub struct Destination {
 }
 
 /// The kinds of destination.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DestinationKind {
     /// A Kafka cluster.
     Kafka(Kafka),
@@ -147,7 +147,7 @@ pub enum DestinationKind {
 }
 
 /// A Kafka cluster.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Kafka {
     /// Topics are `{namespace}_{record type}`.
     pub namespace: String,
@@ -156,7 +156,7 @@ pub struct Kafka {
 }
 
 /// An MQTT broker.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Mqtt {
     /// Host name or address.
     pub host: String,
@@ -181,7 +181,7 @@ pub struct Mqtt {
 }
 
 /// TLS towards an MQTT broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttTls {
     /// PEM file with the authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
@@ -197,7 +197,7 @@ pub enum MqttLayout {
 }
 
 /// JSON lines.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// The file to append to; none: standard output.
     pub path: Option<PathBuf>,

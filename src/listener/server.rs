@@ -90,6 +90,11 @@ impl Listener {
         }
     }
 
+    /// The TLS that new connections get.
+    pub fn tls(&self) -> Arc<ArcSwap<ServerConfig>> {
+        Arc::clone(&self.tls)
+    }
+
     /// Accepts until it is told to drain, then waits for every session to end.
     pub async fn run(self) {
         let room = Arc::new(Semaphore::new(self.shared.settings.max_connections));

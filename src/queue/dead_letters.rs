@@ -3,6 +3,8 @@
 //!
 //! The same segments as the queue's, in a directory of their own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::segment::Chunk;
@@ -36,7 +38,7 @@ pub struct DeadLetter {
 }
 
 pub(crate) struct DeadLetters {
-    segments: Segments,
+    segments: Arc<Segments>,
     queue: QueueId,
     next: u64,
     max_bytes: u64,
@@ -46,7 +48,7 @@ pub(crate) struct DeadLetters {
 const MIN_SEGMENT: u64 = 1 << 20;
 
 impl DeadLetters {
-    pub(crate) fn new(segments: Segments, queue: QueueId, next: u64, max_bytes: u64) -> Self {
+    pub(crate) fn new(segments: Arc<Segments>, queue: QueueId, next: u64, max_bytes: u64) -> Self {
         Self {
             segments,
             queue,

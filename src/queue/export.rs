@@ -4,15 +4,20 @@
 
 use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::Queued;
+use super::cursor::CursorFile;
 use super::inspect::{InspectError, firsts};
 use super::meta::file_name;
 use super::real_disk::RealDisk;
-use super::segment::{SealedSegment, SegmentError, count_unchecked};
+use super::salvage::Salvage;
+use super::segment::{RawChunk, SealedSegment, SegmentError, damaged, unbroken};
+use super::storage::{Access, Disk, failed};
 use crate::record::stored::{QueueId, RecordId, next_frame, read_record};
 
-use super::Queued;
+/// Bytes that are read at once.
+const READ: usize = 1 << 20;
 
 /// What a walk comes across.
 #[derive(Debug)]
@@ -37,26 +42,40 @@ pub fn walk<E: From<InspectError>>(
     if !segments.is_dir() {
         return Err(InspectError::NoQueue(dir.to_owned()).into());
     }
+    let saved = CursorFile::peek(&RealDisk, &dir.join("cursors")).map_err(InspectError::from)?;
     let firsts = firsts(&RealDisk, &segments).map_err(InspectError::from)?;
+    let paths: Vec<_> = firsts.iter().map(|first| segments.join(file_name(*first))).collect();
+    let meta = |path: &PathBuf| Some(SealedSegment::open(&RealDisk, path).ok()?.meta);
     let mut walk = Walk {
+        queue: saved
+            .as_ref()
+            .map(|saved| saved.queue)
+            .or_else(|| Some(paths.iter().rev().find_map(meta)?.queue)),
         end: 0,
         bound: 0,
         numbers,
     };
     for (at, first) in firsts.iter().enumerate() {
-        walk.bound = firsts.get(at + 1).copied().unwrap_or(u64::MAX);
-        if walk.numbers.start < walk.bound && *first < walk.numbers.end {
-            walk.segment(&segments.join(file_name(*first)), *first, &mut visit)?;
+        let next = firsts.get(at + 1).copied().unwrap_or(u64::MAX);
+        if walk.numbers.start < next && *first < walk.numbers.end {
+            // Beyond what the next one follows there may be what was never committed.
+            walk.bound = match paths.get(at + 1) {
+                Some(path) => meta(path).map_or(next, |meta| meta.follows.min(next)),
+                None => u64::MAX,
+            };
+            walk.segment(&paths[at], *first, &mut visit)?;
         }
         visit(Step::Segment(at + 1, firsts.len()))?;
     }
-    Ok(())
+    let committed = saved.map_or(0, |saved| saved.committed);
+    walk.missing(walk.end..committed, "no segment holds them", &mut visit)
 }
 
 struct Walk {
+    queue: Option<QueueId>,
     /// One more than the last number that was passed.
     end: u64,
-    /// Where the next segment begins.
+    /// Where the records of this segment end.
     bound: u64,
     numbers: Range<u64>,
 }
@@ -69,46 +88,78 @@ impl Walk {
         visit: &mut impl FnMut(Step) -> Result<(), E>,
     ) -> Result<(), E> {
         let begin = self.end;
-        self.end = self.end.max(first);
-        let (sealed, mut at) = match SealedSegment::open(&RealDisk, path) {
-            Ok(sealed) => (sealed, first),
+        self.end = self.end.max(first).max(self.numbers.start);
+        let sealed = match SealedSegment::open(&RealDisk, path) {
+            Ok(sealed) => sealed,
             Err(error) if is_gone(&error) => {
                 let gone = self.end..self.bound;
                 self.end = self.bound;
                 return visit(Step::Gone(gone));
             }
-            Err(error) => return self.rest_is_missing(&error, visit),
+            Err(error) => return self.damaged(path, &error, visit),
         };
         if begin > 0 {
             self.missing(begin..sealed.meta.follows, "no segment holds them", visit)?;
         }
-        at = at.max(self.numbers.start);
-        self.end = at;
-        loop {
-            let chunks = match sealed.read(at, 1 << 20) {
-                Ok(chunks) => chunks,
-                Err(error) => return self.rest_is_missing(&error, visit),
-            };
-            let Some(last) = chunks.last() else { return Ok(()) };
-            at = count_unchecked(last).max(at + 1);
-            for raw in chunks {
-                if raw.first >= self.bound.min(self.numbers.end) {
-                    return Ok(());
+        while self.end < self.bound.min(self.numbers.end) {
+            let chunks = match sealed.read(self.end, READ) {
+                Ok(chunks) if chunks.is_empty() => break,
+                Ok(chunks) if unbroken(&chunks, sealed.meta.queue, self.end).is_some() => chunks,
+                Ok(_) => {
+                    let reason = format!("its rows from record {} on are not what was written", self.end);
+                    return self.damaged(path, &damaged(path, reason), visit);
                 }
-                self.missing(self.end..raw.first, "no row holds them", visit)?;
-                self.chunk(raw.first, raw.bytes, sealed.meta.queue, visit)?;
+                Err(error) => return self.damaged(path, &error, visit),
+            };
+            for raw in chunks {
+                self.chunk(raw, sealed.meta.queue, visit)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What is intact in a segment whose rows are not, from here on.
+    fn damaged<E: From<InspectError>>(
+        &mut self,
+        path: &Path,
+        error: &SegmentError,
+        visit: &mut impl FnMut(Step) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let why = error.to_string();
+        let Some(queue) = self.queue else {
+            return self.missing(self.end..self.bound, &why, visit);
+        };
+        let wanted = self.end..self.bound.min(self.numbers.end);
+        let salvage = Salvage::of(&RealDisk, path, queue, wanted).map_err(InspectError::from)?;
+        if salvage.end().is_some() {
+            let file = RealDisk.open(path, Access::Read).map_err(failed("open", path));
+            let file = file.map_err(InspectError::from)?;
+            loop {
+                let chunks = salvage.read(&*file, self.end, READ).map_err(failed("read", path));
+                let chunks = chunks.map_err(InspectError::from)?;
+                if chunks.is_empty() {
+                    break;
+                }
+                for raw in chunks {
+                    self.missing(self.end..raw.first, &why, visit)?;
+                    self.chunk(raw, queue, visit)?;
+                }
+            }
+        }
+        match self.bound {
+            u64::MAX => Ok(()),
+            bound => self.missing(self.end..bound, &why, visit),
         }
     }
 
     fn chunk<E>(
         &mut self,
-        first: u64,
-        mut bytes: bytes::Bytes,
+        raw: RawChunk,
         queue: QueueId,
         visit: &mut impl FnMut(Step) -> Result<(), E>,
     ) -> Result<(), E> {
-        for number in first.. {
+        let mut bytes = raw.bytes;
+        for number in raw.first.. {
             if bytes.is_empty() || number >= self.numbers.end {
                 break;
             }
@@ -116,23 +167,19 @@ impl Walk {
                 true => read_record(message, number),
                 false => Ok(None),
             });
-            // The numbers up to the next row are missed there.
-            let Ok(read) = read else { break };
-            self.end = self.end.max(number + 1);
-            if let Some(record) = read {
-                let id = RecordId { queue, number };
-                visit(Step::Record(Queued { id, record }))?;
+            match read {
+                Ok(record) => {
+                    self.end = self.end.max(number + 1);
+                    if let Some(record) = record {
+                        let id = RecordId { queue, number };
+                        visit(Step::Record(Queued { id, record }))?;
+                    }
+                }
+                // The frames of this chunk were checked: it is this record's content.
+                Err(error) => self.missing(number..number + 1, &error.to_string(), visit)?,
             }
         }
         Ok(())
-    }
-
-    fn rest_is_missing<E>(
-        &mut self,
-        error: &SegmentError,
-        visit: &mut impl FnMut(Step) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.missing(self.end..self.bound, &error.to_string(), visit)
     }
 
     fn missing<E>(

@@ -16,6 +16,7 @@ mod meta;
 mod open;
 mod orders;
 mod positions;
+mod purge;
 mod quarantine;
 mod reader;
 mod real_disk;
@@ -47,6 +48,7 @@ pub use inlet::{Item, Refusal, Submitter};
 pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};
 pub use open::OpenError;
 pub use orders::OrderError;
+pub use purge::{PurgeError, Purged};
 pub use reader::{Batch, Queued, ReadError, Reader};
 pub use segment::SegmentError;
 pub use segments::SegmentsError;
@@ -93,6 +95,9 @@ pub(crate) struct Shared {
     id: QueueId,
     inlet: Arc<Inlet>,
     segments: Segments,
+    dead_letters: Arc<Segments>,
+    /// Held by the one that erases.
+    purging: Mutex<()>,
     tail: Mutex<Tail>,
     positions: Positions,
     /// One more than the number of the newest committed record.

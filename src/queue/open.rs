@@ -108,6 +108,7 @@ impl Queue {
         }
         // Only what `backlog` says depends on them.
         skipped.drain(..skipped.len().saturating_sub(SKIPPED));
+        let letters = Arc::new(letters);
         let dead_letter_next = known_letters.max(letters.end());
         tracing::info!(queue = %id, next, segments = segments.count(), "queue opened");
         let shared = Arc::new(Shared {
@@ -115,6 +116,8 @@ impl Queue {
             inlet: Arc::new(Inlet::new()),
             committed: watch::Sender::new(segments.end()),
             segments,
+            dead_letters: Arc::clone(&letters),
+            purging: Mutex::default(),
             tail: Mutex::new(Tail::new(TAIL_BYTES)),
             positions: Positions::new(positions.clone(), &optional),
             counts: Counts::default(),

@@ -74,8 +74,7 @@ impl Writer {
             Order::Change(settings) => {
                 self.settings = settings;
                 self.dead_letters.set_max_bytes(settings.dead_letter_bytes);
-                // A queue that was full may have room now, or the other way round.
-                self.housekeep().map(|()| true)
+                self.judge().map(|()| true)
             }
         };
         let (answer, ended) = match result {

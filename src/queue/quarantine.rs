@@ -24,6 +24,10 @@ impl Quarantine {
         }
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Makes a directory; what lies under its name and is none is moved away.
     pub(crate) fn directory(&self, path: &Path) -> Result<(), StorageError> {
         match storage::create_dir(&*self.disk, path) {

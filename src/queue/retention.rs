@@ -96,12 +96,28 @@ impl Writer {
         });
         // An eighth more, so that it does not go on and off with every segment.
         let (within, on_disk) = (self.settings.max_bytes / 8, self.settings.keep_free / 8 + LOW_WATER);
-        if self.full_reason().is_some() && retry && self.lacks(within, on_disk).is_none() {
+        if retry && self.lacks(within, on_disk).is_none() {
+            self.accept();
+        }
+    }
+
+    fn accept(&mut self) {
+        let was_full = self.shared.full.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if was_full.is_some() {
             self.no_space = None;
-            *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.shared.inlet.set_full(false);
             tracing::info!("queue has room again: vehicles are accepted");
         }
+    }
+
+    /// After a change of the limits: whether there is room now is decided anew.
+    pub(super) fn judge(&mut self) -> Result<(), WriterError> {
+        self.housekeep()?;
+        match self.make_room(0)? {
+            Some(reason) => self.fill(reason),
+            None => self.accept(),
+        }
+        Ok(())
     }
 
     /// How long gateways have run on this queue, in milliseconds. Ages are counted in it: no step of a clock, and no time

@@ -15,7 +15,14 @@ use super::storage::{Access, failed};
 
 /// A reader's open sealed segment: most reads go on in the one before.
 #[derive(Default)]
-pub(crate) struct ReadHandle(Option<(u64, SealedSegment)>);
+pub(crate) struct ReadHandle(Option<Held>);
+
+struct Held {
+    first: u64,
+    /// How many segments had been rewritten when it was opened.
+    rewritten: u64,
+    sealed: SealedSegment,
+}
 
 /// A segment that is read by what is intact in it.
 pub(super) struct Damaged {
@@ -108,7 +115,9 @@ impl Segments {
     }
 
     fn opened<'a>(&self, first: u64, handle: &'a mut ReadHandle) -> Result<&'a SealedSegment, SegmentError> {
-        if handle.0.as_ref().is_none_or(|(opened, _)| *opened != first) {
+        let rewritten = self.lock().rewritten;
+        let held = handle.0.as_ref();
+        if held.is_none_or(|held| (held.first, held.rewritten) != (first, rewritten)) {
             // The old one is closed first: a reader has one file open at most.
             handle.0 = None;
             let path = self.path(first);
@@ -117,10 +126,20 @@ impl Segments {
                 let reason = format!("holds records from {} on", sealed.meta.first);
                 return Err(segment::damaged(&path, reason));
             }
-            handle.0 = Some((first, sealed));
+            handle.0 = Some(Held {
+                first,
+                rewritten,
+                sealed,
+            });
         }
-        let (_, sealed) = handle.0.as_ref().expect("it was set just above");
-        Ok(sealed)
+        let held = handle.0.as_ref().expect("it was set just above");
+        Ok(&held.sealed)
+    }
+
+    /// Where the records of a sealed segment end.
+    pub(super) fn sealed_end(&self, first: u64) -> Result<u64, SegmentError> {
+        let next = self.lock().segments.range(first + 1..).next().map(|(next, _)| *next);
+        self.end_of(next, &mut ReadHandle::default())
     }
 
     /// Where the records of a segment end, by what the next one says that it follows. Numbers between that and the next

@@ -102,10 +102,21 @@ impl OpenSegment {
     /// Makes a new segment, on the disk under its name when this returns.
     pub(crate) fn create(disk: &dyn Disk, dir: &Path, meta: Meta) -> Result<Self, SegmentError> {
         let path = dir.join(file_name(meta.first));
-        let temporary = path.with_extension("tmp");
+        let made = Self::begin(disk, &path.with_extension("tmp"), meta)?;
+        match storage::rename(disk, &made.path, &path) {
+            Ok(()) => Ok(Self { path, ..made }),
+            Err(error) => {
+                made.undo(disk);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes a segment under a name that the next start removes.
+    pub(crate) fn begin(disk: &dyn Disk, temporary: &Path, meta: Meta) -> Result<Self, SegmentError> {
         let file = disk
-            .open(&temporary, Access::Create)
-            .map_err(failed("create", &temporary))?;
+            .open(temporary, Access::Create)
+            .map_err(failed("create", temporary))?;
         let file = Direct::new(file);
         let make = || -> Result<Database, redb::Error> {
             let database = Database::builder()
@@ -117,26 +128,25 @@ impl OpenSegment {
             transaction.commit()?;
             Ok(database)
         };
-        let made = make().map_err(named(&temporary)).and_then(|database| {
-            storage::rename(disk, &temporary, &path)?;
-            Ok(database)
-        });
-        match made {
+        match make() {
             Ok(database) => Ok(Self {
-                path,
+                path: temporary.to_owned(),
                 meta,
                 database: Guarded::new(database),
                 file,
             }),
             Err(error) => {
                 file.abandon();
-                // On a full disk it would take the space that is waited for. The next start removes it otherwise.
-                if let Err(error) = disk.remove(&temporary) {
-                    tracing::debug!(%error, "an unfinished segment stays until the next start");
-                }
-                Err(error)
+                remove_unfinished(disk, temporary);
+                Err(named(temporary)(error))
             }
         }
+    }
+
+    /// Takes back one that was begun.
+    pub(crate) fn undo(self, disk: &dyn Disk) {
+        let path = self.abandon();
+        remove_unfinished(disk, &path);
     }
 
     /// Bytes that it takes on the disk.
@@ -187,6 +197,13 @@ impl OpenSegment {
                 format!("ends at {found} after closing, written up to {end}"),
             )),
         }
+    }
+}
+
+/// On a full disk it would take the space that is waited for. The next start removes it otherwise.
+fn remove_unfinished(disk: &dyn Disk, temporary: &Path) {
+    if let Err(error) = disk.remove(temporary) {
+        tracing::debug!(%error, "an unfinished segment stays until the next start");
     }
 }
 

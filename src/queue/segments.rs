@@ -63,6 +63,8 @@ pub(super) struct Listed {
     pub(super) damaged: BTreeMap<u64, Arc<Damaged>>,
     /// Those that are kept when they are consumed, because not all of their records could be read.
     pub(super) kept: BTreeSet<u64>,
+    /// How many were rewritten: who has one open from before has the old file.
+    pub(super) rewritten: u64,
     /// When each began, in running time, as far as that was asked for; by first number.
     began: BTreeMap<u64, u64>,
 }

@@ -21,11 +21,16 @@ impl Tail {
         }
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.chunks.clear();
+        self.bytes = 0;
+    }
+
     /// Adds what was just committed; the oldest go to make room.
     pub(crate) fn push(&mut self, chunk: Chunk) {
         if self.chunks.back().is_some_and(|last| last.end != chunk.first) {
-            self.chunks.clear();
-            self.bytes = 0;
+            self.clear();
         }
         self.bytes += chunk.bytes.len();
         self.chunks.push_back(chunk);

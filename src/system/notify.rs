@@ -18,6 +18,17 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// The configuration is being read again; `ready` ends it.
+pub fn reloading() {
+    let mut states = vec![NotifyState::Reloading];
+    // Without the time, systemd would take the READY that follows for an older one.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => states.push(now),
+        Err(error) => tracing::debug!(%error, "no monotonic clock for systemd"),
+    }
+    tell(&states);
+}
+
 /// The ordered end has begun.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);

@@ -20,6 +20,7 @@ pub(crate) struct Daemon {
     pub(crate) port: u16,
     admin: u16,
     config: PathBuf,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -67,6 +68,7 @@ impl Daemon {
             port,
             admin,
             config,
+            environment: Vec::new(),
             child: None,
         }
     }
@@ -89,6 +91,7 @@ impl Daemon {
             .arg(&self.config)
             .env_remove("JOURNAL_STREAM")
             .env_remove("NOTIFY_SOCKET")
+            .envs(self.environment.clone())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -132,6 +135,29 @@ impl Daemon {
     /// SIGCONT.
     pub(crate) fn resume(&self) {
         signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::CONT);
+    }
+
+    /// Changes the configuration file.
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{from:?} in\n{text}");
+        fs::write(&self.config, text.replace(from, to)).unwrap();
+    }
+
+    /// SIGHUP, and what it logs about that.
+    pub(crate) fn reload(&self) -> String {
+        let before = self.log().len();
+        signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::HUP);
+        let said = || self.log()[before..].to_owned();
+        wait_for("it says what became of the reload", Duration::from_secs(20), || {
+            said().lines().any(|line| line.contains("reloaded"))
+        });
+        said()
+    }
+
+    /// A variable of the process that is started next.
+    pub(crate) fn environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     pub(crate) fn log(&self) -> String {

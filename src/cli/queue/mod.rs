@@ -2,6 +2,7 @@
 
 mod export;
 mod import;
+mod purge;
 
 use std::io::{self, IsTerminal, stderr};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use super::control::{self, ControlError};
 use super::run::ConfigArgs;
 use crate::config::{self, ConfigError};
 use crate::gateway::StartError;
-use crate::queue::{Depth, InspectError, Inspection, OpenError, Queue, WriterError, inspect};
+use crate::queue::{Depth, InspectError, Inspection, OpenError, PurgeError, Queue, WriterError, inspect};
 
 /// Arguments of `queue`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Put the records of another gateway's export into this queue, while the gateway runs or not
     Import(import::ImportArgs),
+    /// Erase a vehicle's records from the queue, the dead letters and the quarantine, while the gateway runs or not
+    Purge(purge::PurgeArgs),
     /// Take away the place of a destination that is no longer configured
     Forget {
         /// Its name
@@ -105,6 +108,12 @@ pub enum QueueError {
     /// An import.
     #[error(transparent)]
     Import(#[from] import::Interrupted),
+    /// A purge.
+    #[error(transparent)]
+    Purge(#[from] PurgeError),
+    /// Another vehicle's records name it.
+    #[error("other vehicles' records name it still, in {}", list(.0))]
+    StillNamed(Vec<PathBuf>),
     /// The destination is not there.
     #[error("{0:?} has no place in the queue; `waystation queue show` lists those that have")]
     Unknown(String),
@@ -114,6 +123,11 @@ pub enum QueueError {
     /// Not all of it can be read.
     #[error("{0} records cannot be read")]
     Missing(u64),
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    shown.join(", ")
 }
 
 /// Runs one of the commands.
@@ -141,6 +155,7 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
         }
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Forget { destination, config } => {
             let config = config::load(&config.config)?;
             if config

@@ -3,6 +3,8 @@
 //! The end goes with the data: stop accepting, sessions finish what they read and acknowledge it, forwarders settle
 //! what is in flight, the writer saves the cursors. One grace period bounds it; a dead destination does not hold it up.
 
+mod reload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+pub use reload::{ReloadError, Reloader};
 
 use crate::admin::{self, Published};
 use crate::config::{self, Config, DestinationKind};
@@ -83,6 +87,7 @@ pub struct Gateway {
     grace: Duration,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    config: Config,
 }
 
 /// How often a failed writer is looked for.
@@ -91,6 +96,7 @@ const WATCH: Duration = Duration::from_millis(200);
 impl Gateway {
     /// Binds the ports, opens the queue and starts the forwarders.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let current = config.clone();
         for warning in &config.warnings {
             tracing::warn!("configuration: {warning}");
         }
@@ -165,6 +171,7 @@ impl Gateway {
             grace: config.shutdown_grace,
             address,
             admin_address,
+            config: current,
         })
     }
 
@@ -181,6 +188,15 @@ impl Gateway {
     /// What it publishes about itself.
     pub fn published(&self) -> Arc<Published> {
         Arc::clone(&self.published)
+    }
+
+    /// What changes its configuration while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            current: self.config.clone(),
+            queue: self.published.queue.clone(),
+            tls: self.listener.tls(),
+        }
     }
 
     /// Runs until `shutdown`, or until the writer fails; then ends in order.
