@@ -34,9 +34,11 @@ struct Sound {
     /// The first number of the last commit.
     last_commit: u64,
     cursors: BTreeMap<&'static str, u64>,
-    /// Each record's frame, and where copies of it are.
-    frames: BTreeMap<u64, (Vec<u8>, Vec<(PathBuf, usize)>)>,
+    frames: Frames,
 }
+
+/// The frame of each record, and the files and offsets where it is.
+type Frames = BTreeMap<u64, (Vec<u8>, Vec<(PathBuf, usize)>)>;
 
 /// What one case did.
 #[derive(Debug, Default, Clone, Copy)]
@@ -140,12 +142,8 @@ fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
 }
 
 /// The frame of each record, and where in the files it is.
-fn frames(
-    state: &State,
-    records: &BTreeMap<u64, Record>,
-    queue: QueueId,
-) -> BTreeMap<u64, (Vec<u8>, Vec<(PathBuf, usize)>)> {
-    let mut frames = BTreeMap::new();
+fn frames(state: &State, records: &BTreeMap<u64, Record>, queue: QueueId) -> Frames {
+    let mut frames = Frames::new();
     let mut by_header = HashMap::new();
     for (number, record) in records {
         let mut frame = Vec::new();
