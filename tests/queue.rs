@@ -357,3 +357,83 @@ async fn a_flipped_bit_costs_its_record_and_is_counted() {
     assert_eq!(queue.snapshot().lost, 1);
     close(writer).await;
 }
+
+#[tokio::test]
+async fn of_a_segment_that_does_not_open_everything_intact_is_delivered_and_then_it_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    fill(&mut queue.submitter(), "A", 0..6000, 600).await;
+    close(writer).await;
+    // The first pages of every segment, without which redb opens none; and a bit of one record.
+    let paths = segments(dir.path());
+    assert!(paths.len() > 2);
+    for path in &paths {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[..4096].fill(0xaa);
+        // redb leaves stale copies in free pages: all of them.
+        let copies = bytes.windows(9).enumerate();
+        let copies = copies.filter(|(_, window)| *window == b"\x22\x06A-3000\x29");
+        let copies: Vec<_> = copies.map(|(at, _)| at).collect();
+        copies.into_iter().for_each(|at| bytes[at + 100] ^= 1);
+        fs::write(path, bytes).unwrap();
+    }
+    let expected = [expected("A", 0..3000), expected("A", 3001..6000)].concat();
+    let quarantine = dir.path().join("quarantine");
+    let files_of = |end: &str| {
+        let names = fs::read_dir(&quarantine).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.to_str().unwrap().ends_with(end)).count()
+    };
+    for half in [0, 3000] {
+        let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+        queue.register("a", true);
+        let records = drain(&queue, "a", 5999 - half).await;
+        assert!(txids(&records) == expected[half..], "others than are intact");
+        assert_eq!(queue.snapshot().lost, u64::from(half == 0));
+        queue.advance("a", if half == 0 { 3001 } else { 6000 });
+        close(writer).await;
+        assert!(files_of(".redb.txt") > 0, "a note says what is wrong");
+    }
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    fill(&mut queue.submitter(), "B", 0..5, 10).await;
+    assert_eq!(txids(&drain(&queue, "a", 5).await), self::expected("B", 0..5));
+    close(writer).await;
+    let kept = fs::read_dir(&quarantine).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = kept
+        .filter(|path| path.extension().is_some_and(|end| end != "txt"))
+        .collect();
+    assert_eq!(
+        kept.len(),
+        paths.len(),
+        "nothing that may hold a record is deleted: {kept:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_frame_costs_its_own_record_and_not_the_rest_of_its_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    fill(&mut queue.submitter(), "A", 0..300, 100).await;
+    close(writer).await;
+    let path = &segments(dir.path())[0];
+    let mut bytes = fs::read(path).unwrap();
+    let copies: Vec<_> = bytes
+        .windows(5)
+        .enumerate()
+        .filter(|(_, window)| *window == b"A-150")
+        .map(|(at, _)| at)
+        .collect();
+    copies.into_iter().for_each(|at| bytes[at] ^= 1);
+    fs::write(path, bytes).unwrap();
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    let records = drain(&queue, "a", 299).await;
+    assert_eq!(
+        txids(&records),
+        [expected("A", 0..150), expected("A", 151..300)].concat()
+    );
+    assert_eq!(queue.snapshot().lost, 1);
+    close(writer).await;
+}

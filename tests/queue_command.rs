@@ -94,6 +94,33 @@ fn a_damaged_queue_is_verified_by_number_and_not_changed() {
 }
 
 #[test]
+fn what_is_intact_in_a_damaged_segment_counts_as_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let segment = dir.path().join("segments/00000000000000000036.redb");
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[..4096].fill(0xaa);
+    // Every copy of one record.
+    for at in 0..bytes.len() - 7 {
+        if &bytes[at..at + 7] == b"txid-40" {
+            bytes[at] ^= 1;
+        }
+    }
+    fs::write(&segment, bytes).unwrap();
+    let (before, path) = (files(dir.path()), dir.path().to_str().unwrap());
+    let verified = queue(&["verify", "--path", path]);
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let words = String::from_utf8(verified.stdout).unwrap();
+    assert!(words.contains("missing: records 40 to 40"), "{words}");
+    assert!(
+        words.contains("17 of its records are intact and can be delivered"),
+        "{words}"
+    );
+    assert!(words.contains("41 records in"), "{words}");
+    assert_eq!(files(dir.path()), before);
+}
+
+#[test]
 fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten() {
     // Nobody listens there.
     let port = daemon::free_port();

@@ -183,3 +183,158 @@ impl Source<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::record::Record;
+    use crate::record::stored::{append_frame, next_frame};
+
+    const QUEUE: QueueId = QueueId(*b"one queue of two");
+
+    /// A file in memory with sectors that cannot be read.
+    #[derive(Debug, Default)]
+    struct Bytes {
+        content: Vec<u8>,
+        unreadable: BTreeSet<u64>,
+    }
+
+    impl Bytes {
+        fn append(&mut self, number: u64, payload: usize) {
+            let record = Record {
+                vin: "5YJ3E1EA7KF000001".into(),
+                record_type: "V".into(),
+                txid: bytes::Bytes::from_static(b"txid"),
+                received_at: number,
+                client_version: "1".into(),
+                payload: vec![number as u8; payload].into(),
+                origin: None,
+            };
+            append_frame(&mut self.content, QUEUE, number, &record);
+        }
+    }
+
+    impl DiskFile for Bytes {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.content.len() as u64)
+        }
+
+        fn used(&self) -> io::Result<u64> {
+            self.length()
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+            let sectors = offset / SECTOR as u64..(offset + buffer.len() as u64).div_ceil(SECTOR as u64);
+            if self.unreadable.range(sectors).next().is_some() {
+                return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+            }
+            let start = offset as usize;
+            let bytes = self.content.get(start..start + buffer.len());
+            buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn forget(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn numbers(file: &Bytes, salvage: &Salvage, from: u64) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for raw in salvage.read(file, from, usize::MAX).unwrap() {
+            let mut bytes = raw.bytes;
+            let mut number = raw.first;
+            while !bytes.is_empty() {
+                next_frame(&mut bytes, QUEUE, number).unwrap();
+                numbers.push(number);
+                number += 1;
+            }
+        }
+        numbers
+    }
+
+    #[test]
+    fn stale_copies_count_once_and_the_order_is_that_of_the_numbers() {
+        let mut file = Bytes::default();
+        for number in [7, 8, 5, 6, 7, 300, 9, 5] {
+            file.append(number, 50);
+            file.content.extend([0; 100]);
+        }
+        let salvage = Salvage::find(&file, QUEUE, 0..300).unwrap();
+        assert_eq!(numbers(&file, &salvage, 0), [5, 6, 7, 8, 9]);
+        assert_eq!(numbers(&file, &salvage, 8), [8, 9]);
+        assert_eq!((salvage.records(), salvage.end()), (5, Some(10)));
+        assert_eq!(salvage.missing(3, 12), [3..5, 10..12]);
+    }
+
+    #[test]
+    fn frames_across_the_borders_of_windows_are_found() {
+        let mut file = Bytes::default();
+        // About 14 MB in frames of up to the largest, at odd places.
+        for number in 0..40 {
+            file.append(number, [1_000_000, 77, 300_001, 90_000][number as usize % 4]);
+            file.content.extend(vec![8; number as usize * 13]);
+        }
+        let salvage = Salvage::find(&file, QUEUE, 0..u64::MAX).unwrap();
+        assert_eq!(numbers(&file, &salvage, 0), (0..40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_frame_of_a_run_can_be_asked_for() {
+        let mut file = Bytes::default();
+        (10..1000).for_each(|number| file.append(number, 400));
+        let salvage = Salvage::find(&file, QUEUE, 0..u64::MAX).unwrap();
+        assert!(salvage.runs.len() < 10, "consecutive frames are one run");
+        let chunks = salvage.read(&file, 500, 1).unwrap();
+        let [chunk] = chunks.as_slice() else {
+            panic!("{}", chunks.len())
+        };
+        assert!(chunk.first <= 500 && chunk.bytes.len() < 2 * CHUNK_BYTES);
+        assert_eq!(numbers(&file, &salvage, 999).last(), Some(&999));
+        assert!(salvage.read(&file, 1000, 1).unwrap().is_empty());
+    }
+
+    #[test]
+    fn sectors_that_cannot_be_read_cost_what_is_in_them() {
+        let mut file = Bytes::default();
+        let mut holders = Vec::new();
+        for number in 0..2000 {
+            let start = file.content.len() as u64;
+            file.append(number, 2000);
+            holders.push(start / SECTOR as u64..=(file.content.len() as u64 - 1) / SECTOR as u64);
+        }
+        file.unreadable = [0, 17, 18, 600].into();
+        let salvage = Salvage::find(&file, QUEUE, 0..u64::MAX).unwrap();
+        let readable = |number: &u64| {
+            let sectors = holders[*number as usize].clone();
+            file.unreadable.range(sectors).next().is_none()
+        };
+        let expected: Vec<_> = (0..2000).filter(readable).collect();
+        assert!(expected.len() > 1980 && expected.len() < 2000);
+        assert_eq!(numbers(&file, &salvage, 0), expected);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_at_all_is_given_up_soon() {
+        let mut file = Bytes::default();
+        file.append(0, 100);
+        file.content.resize(30 << 20, 0);
+        file.unreadable = (0..(30 << 20) / SECTOR as u64).collect();
+        assert_eq!(Salvage::find(&file, QUEUE, 0..u64::MAX).unwrap().records(), 0);
+    }
+}

@@ -55,9 +55,11 @@ impl Segments {
                 other => return Ok(other?),
             };
             handle.0 = None;
-            if error.io().is_some() && self.failed_again(first) < ATTEMPTS {
+            if error.io().is_some() && self.failed_again(first, from) < ATTEMPTS {
                 return Err(error.into());
             }
+            // What follows is another way of reading, or none.
+            self.lock().failures.remove(&first);
             if damaged.is_some() || !self.salvage(first, next, &error, handle)? {
                 self.give_up(first, next.unwrap_or_else(|| self.end()), &error)?;
                 return Ok(Read {
@@ -219,11 +221,20 @@ impl Segments {
         listed.kept.insert(first);
     }
 
-    fn failed_again(&self, first: u64) -> u32 {
+    fn failed_again(&self, first: u64, from: u64) -> u32 {
         let mut listed = self.lock();
-        let times = listed.failures.entry(first).or_default();
-        *times += 1;
+        let (at, times) = listed.failures.entry(first).or_default();
+        (*at, *times) = (from, *times + 1);
         *times
+    }
+
+    /// A read that went well. One before the place that failed says nothing of it: whoever failed there begins again at
+    /// its cursor.
+    pub(super) fn succeeded(&self, first: u64, from: u64) {
+        let mut listed = self.lock();
+        if listed.failures.get(&first).is_some_and(|(at, _)| from >= *at) {
+            listed.failures.remove(&first);
+        }
     }
 
     fn give_up(&self, first: u64, end: u64, error: &SegmentError) -> Result<(), SegmentsError> {

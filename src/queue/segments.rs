@@ -57,8 +57,8 @@ pub(super) struct Listed {
     pub(super) open: Option<(u64, u64)>,
     /// One more than the last record that can be read.
     pub(super) end: u64,
-    /// Reads in a row that the disk failed, by first number.
-    pub(super) failures: BTreeMap<u64, u32>,
+    /// Where a read was failed by the disk last, and how often in a row, by first number.
+    pub(super) failures: BTreeMap<u64, (u64, u32)>,
     /// Those that are read by what is intact in them.
     pub(super) damaged: BTreeMap<u64, Arc<Damaged>>,
     /// Those that are kept when they are consumed, because not all of their records could be read.
@@ -315,7 +315,7 @@ impl Segments {
             };
             match next {
                 _ if !read.chunks.is_empty() => {
-                    self.lock().failures.remove(&first);
+                    self.succeeded(first, from);
                     return Ok(Some(read));
                 }
                 Some(next) => from = from.max(next),

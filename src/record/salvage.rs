@@ -80,7 +80,7 @@ mod tests {
     use crate::record::proto::store::StoredDeadLetter;
     use crate::record::stored::{append_frame, append_message};
 
-    const QUEUE: QueueId = QueueId([7; 16]);
+    const QUEUE: QueueId = QueueId(*b"one queue of two");
 
     fn append(bytes: &mut Vec<u8>, number: u64) -> usize {
         let record = Record {
@@ -116,7 +116,7 @@ mod tests {
         append(&mut bytes, 3);
         assert_eq!(all(&bytes, 0..u64::MAX), [3, 300, 70_000, 3]);
         assert_eq!(all(&bytes, 4..70_000), [300], "only what is asked for");
-        assert!(next_intact(&bytes, 0..bytes.len(), QueueId([8; 16]), &(0..u64::MAX)).is_none());
+        assert!(next_intact(&bytes, 0..bytes.len(), QueueId(*b"the other of two"), &(0..u64::MAX)).is_none());
     }
 
     #[test]

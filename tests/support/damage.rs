@@ -1,7 +1,12 @@
 //! Damage to a queue's directory: it always opens, delivers in order what is intact, and says how much is not.
+//!
+//! A record is intact when its frame, byte for byte, is still somewhere in the file that holds its numbers. Every such
+//! record is delivered, with two exceptions. The last commit of a crashed queue, where its segment is damaged and the
+//! cursors do not know of it: it looks like a commit that the crash ended half way, and redb takes it for one. And
+//! everything, when neither the cursors nor any sound segment says which queue it is of.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,6 +17,7 @@ use rand::rngs::StdRng;
 use waystation::queue::storage::Disk;
 use waystation::queue::{Item, Queue, Writer};
 use waystation::record::Record;
+use waystation::record::stored::{QueueId, append_frame};
 
 use crate::power_cuts::{SETTINGS, drain, record};
 use crate::sim_disk::{SimDisk, State, below, seeded};
@@ -25,8 +31,14 @@ struct Sound {
     records: BTreeMap<u64, Record>,
     /// Numbers that the cursors file knows to be committed.
     known: u64,
+    /// The first number of the last commit.
+    last_commit: u64,
     cursors: BTreeMap<&'static str, u64>,
+    frames: Frames,
 }
+
+/// The frame of each record, and the files and offsets where it is.
+type Frames = BTreeMap<u64, (Vec<u8>, Vec<(PathBuf, usize)>)>;
 
 /// What one case did.
 #[derive(Debug, Default, Clone, Copy)]
@@ -65,7 +77,16 @@ fn open(state: State) -> (Arc<SimDisk>, Queue, Writer) {
     (sim, queue, writer)
 }
 
-fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: &mut StdRng) {
+/// Returns the first number of the last commit.
+fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: &mut StdRng) -> u64 {
+    let mut last_commit = queue.snapshot().committed;
+    let mut turn = |queue: &Queue| {
+        let before = queue.snapshot().committed;
+        assert!(writer.turn(Instant::now()).unwrap());
+        if queue.snapshot().committed > before {
+            last_commit = before;
+        }
+    };
     let mut submitter = queue.submitter();
     let count = numbers.end - numbers.start;
     for number in numbers {
@@ -75,12 +96,13 @@ fn send(queue: &Queue, writer: &mut Writer, numbers: std::ops::Range<u64>, rng: 
             .now_or_never();
         handed_in.expect("there is room in the line").unwrap();
         if below(rng, 3) == 0 {
-            assert!(writer.turn(Instant::now()).unwrap());
+            turn(queue);
         }
     }
     while submitter.committed() < count {
-        assert!(writer.turn(Instant::now()).unwrap());
+        turn(queue);
     }
+    last_commit
 }
 
 fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
@@ -98,7 +120,7 @@ fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
     writer.housekeep().unwrap();
     let known = queue.snapshot().committed;
     // Beyond what the cursors file knows, unless the stop is an orderly one.
-    send(&queue, &mut writer, total..total + 20, rng);
+    let last_commit = send(&queue, &mut writer, total..total + 20, rng);
     let rest = runtime.block_on(drain(&queue, "cloud")).unwrap();
     let all = all.into_iter().chain(rest);
     let records = all.map(|queued| (queued.id.number, queued.record)).collect();
@@ -107,12 +129,63 @@ fn sound(rng: &mut StdRng, runtime: &tokio::runtime::Runtime) -> Sound {
         writer.finish().unwrap();
     }
     let known = if orderly { queue.snapshot().committed } else { known };
+    let state = disk.die();
+    let frames = frames(&state, &records, queue.id());
     Sound {
-        state: disk.die(),
+        state,
         records,
         known,
+        last_commit,
         cursors,
+        frames,
     }
+}
+
+/// The frame of each record, and where in the files it is.
+fn frames(state: &State, records: &BTreeMap<u64, Record>, queue: QueueId) -> Frames {
+    let mut frames = Frames::new();
+    let mut by_header = HashMap::new();
+    for (number, record) in records {
+        let mut frame = Vec::new();
+        append_frame(&mut frame, queue, *number, record);
+        by_header.insert(frame[..12].to_vec(), *number);
+        frames.insert(*number, (frame, Vec::new()));
+    }
+    for path in segments(state) {
+        let bytes = state.content(&path);
+        let written = (0..bytes.len()).step_by(4096).filter(|page| {
+            let end = bytes.len().min(page + 4096);
+            bytes[*page..end] != [0; 4096][..end - page]
+        });
+        for at in written.flat_map(|page| page.saturating_sub(11)..page + 4096) {
+            let number = bytes.get(at..at + 12).and_then(|header| by_header.get(header));
+            if let Some((frame, places)) = number.and_then(|number| frames.get_mut(number))
+                && bytes[at..].starts_with(frame)
+            {
+                places.push((path.clone(), at));
+            }
+        }
+    }
+    frames
+}
+
+/// The numbers whose frames are still in the file that holds them.
+fn intact(sound: &Sound, state: &State) -> BTreeSet<u64> {
+    let mut files = BTreeMap::new();
+    let mut intact = BTreeSet::new();
+    for (number, holder) in files_of(sound) {
+        let content = files
+            .entry(holder.clone())
+            .or_insert_with(|| state.readable(&holder).unwrap_or_default());
+        let (frame, places) = &sound.frames[&number];
+        let there = |(path, at): &(PathBuf, usize)| {
+            *path == holder && content.get(*at..).is_some_and(|bytes| bytes.starts_with(frame))
+        };
+        if places.iter().any(there) {
+            intact.insert(number);
+        }
+    }
+    intact
 }
 
 fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, report: &mut Report) {
@@ -123,6 +196,15 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
         damage(&mut state, rng, &mut damaged, &mut what);
     }
     let cursors_intact = !damaged.contains(Path::new("/queue/cursors"));
+    let mut intact = intact(sound, &state);
+    let newest = segments(&sound.state).pop().unwrap();
+    let known = if cursors_intact { sound.known } else { 0 };
+    if damaged.contains(&newest) {
+        intact.retain(|number| *number < sound.last_commit.max(known));
+    }
+    if !cursors_intact && segments(&sound.state).iter().all(|path| damaged.contains(path)) {
+        intact.clear();
+    }
     let (_disk, queue, mut writer) = open(state);
     let mut missing = BTreeSet::new();
     for destination in DESTINATIONS {
@@ -146,14 +228,14 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
             assert!(same, "{number} is another: {what:?}");
             found.insert(number);
         }
-        for (number, path) in files(sound) {
-            let intact = !damaged.contains(&path);
-            assert!(
-                !intact || number < cursor || found.contains(&number),
-                "{number} in {} is intact and not delivered to {destination}: {what:?}",
-                path.display()
-            );
-        }
+        let hidden: Vec<_> = intact
+            .range(cursor..)
+            .filter(|number| !found.contains(number))
+            .collect();
+        assert!(
+            hidden.is_empty(),
+            "{hidden:?} are intact and not delivered to {destination}: {what:?}"
+        );
         let expected = sound.records.range(cursor..).map(|(number, _)| *number);
         missing.extend(expected.filter(|number| !found.contains(number)));
         report.delivered += found.len() as u64;
@@ -163,8 +245,10 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     if cursors_intact {
         assert!(lost >= certain, "{lost} are said to be lost, {certain} are: {what:?}");
     }
+    // A segment under another one's name is found by the readers that pass that name again, and lost to those before.
+    let swapped = what.iter().any(|what| what.starts_with("6 "));
     assert!(
-        lost <= missing.len() as u64,
+        swapped || lost <= missing.len() as u64,
         "{lost} are said to be lost, {} are: {what:?}",
         missing.len()
     );
@@ -195,7 +279,7 @@ fn read(queue: &Queue, destination: &str, runtime: &tokio::runtime::Runtime) -> 
 }
 
 /// Each record's number with the file that holds it.
-fn files(sound: &Sound) -> Vec<(u64, PathBuf)> {
+fn files_of(sound: &Sound) -> Vec<(u64, PathBuf)> {
     let segments = segments(&sound.state);
     let holder = |number: u64| segments.iter().rev().find(|path| first_of(path) <= number).cloned();
     // Others were consumed before.
@@ -227,7 +311,7 @@ fn damage(state: &mut State, rng: &mut StdRng, damaged: &mut BTreeSet<PathBuf>, 
     }
     let path = files[below(rng, files.len())].clone();
     let mut bytes = state.content(&path);
-    let kind = below(rng, 12);
+    let kind = below(rng, 13);
     what.push(format!("{kind} on {}", path.display()));
     match kind {
         0 | 1 => {
@@ -266,6 +350,14 @@ fn damage(state: &mut State, rng: &mut StdRng, damaged: &mut BTreeSet<PathBuf>, 
         8 => state.make_unreadable(&path),
         9 => state.put(&path, &[]),
         10 => state.make_dir(&path),
+        11 => {
+            let pages: Vec<_> = (0..bytes.len().div_ceil(4096))
+                .filter(|_| below(rng, 20) == 0)
+                .collect();
+            pages
+                .into_iter()
+                .for_each(|page| state.make_page_unreadable(&path, page as u64));
+        }
         _ => {
             state.put(&path.with_file_name("notes.txt"), b"hello");
             state.put(&path.with_extension("tmp"), b"half");

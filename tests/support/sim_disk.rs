@@ -124,6 +124,7 @@ pub(crate) struct State {
     renamings: Vec<Renaming>,
     dirs: BTreeSet<PathBuf>,
     unreadable: BTreeSet<u64>,
+    unreadable_pages: BTreeSet<(u64, u64)>,
     next_inode: u64,
     /// Bytes in all; none: without limit.
     pub(crate) capacity: Option<u64>,
@@ -183,6 +184,7 @@ impl State {
             renamings: Vec::new(),
             dirs: self.dirs.clone(),
             unreadable: self.unreadable.clone(),
+            unreadable_pages: self.unreadable_pages.clone(),
             next_inode: self.next_inode,
             capacity: self.capacity,
         }
@@ -231,6 +233,26 @@ impl State {
     /// No byte of a file can be read any more.
     pub(crate) fn make_unreadable(&mut self, path: &Path) {
         self.unreadable.insert(self.names[path]);
+    }
+
+    /// This page of a file cannot be read any more.
+    pub(crate) fn make_page_unreadable(&mut self, path: &Path, page: u64) {
+        self.unreadable_pages.insert((self.names[path], page));
+    }
+
+    /// A file's bytes, as far as any of it can be read: zeros for pages that cannot.
+    pub(crate) fn readable(&self, path: &Path) -> Option<Vec<u8>> {
+        let inode = *self.names.get(path)?;
+        if self.unreadable.contains(&inode) {
+            return None;
+        }
+        let mut content = self.content(path);
+        for (_, page) in self.unreadable_pages.range((inode, 0)..(inode + 1, 0)) {
+            let start = *page as usize * PAGE;
+            let end = content.len().min(start + PAGE);
+            content.get_mut(start..end).unwrap_or_default().fill(0);
+        }
+        Some(content)
     }
 
     /// Whether some file under a directory holds these bytes.
@@ -519,7 +541,12 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let inner = self.call("read")?;
-        if inner.state.unreadable.contains(&self.inode) {
+        let pages = offset / PAGE as u64..(offset + buffer.len() as u64).div_ceil(PAGE as u64);
+        let mut bad = inner
+            .state
+            .unreadable_pages
+            .range((self.inode, pages.start)..(self.inode, pages.end));
+        if inner.state.unreadable.contains(&self.inode) || bad.next().is_some() {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
         }
         inner.state.inodes[&self.inode].live.read(buffer, offset)
