@@ -13,6 +13,7 @@ mod inlet;
 mod inspect;
 mod lost;
 mod meta;
+mod misplaced;
 mod open;
 mod orders;
 mod positions;

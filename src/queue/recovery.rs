@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::meta::{self, Meta};
+use super::misplaced;
 use super::quarantine::Quarantine;
 use super::salvage::Salvage;
 use super::sealed::{ATTEMPTS, Damaged};
@@ -62,6 +63,16 @@ impl Segments {
                 Err(error) if is_passing(&error) => return Err(error.into()),
                 settled => settled,
             };
+            if settled.is_err()
+                && let Some(meta) = misplaced::holds(&**disk, dir, first).filter(|meta| Some(meta.queue) == queue)
+            {
+                let there = found.contains_key(&meta.first);
+                if misplaced::put_right(&**disk, dir, first, meta.first, there)? {
+                    found.insert(meta.first, dir.join(meta::file_name(meta.first)));
+                    found.extend(there.then_some((first, path)));
+                    continue;
+                }
+            }
             queue = queue.or(settled.as_ref().ok().map(|(meta, _)| meta.queue));
             if let Some(queue) = queue
                 && let Some(saved) = this.save(first, &path, queue, &settled, committed)?

@@ -189,6 +189,9 @@ impl Segments {
         if matches!(error, SegmentError::Newer { .. }) {
             return Ok(false);
         }
+        if self.put_right(first)? {
+            return Ok(true);
+        }
         let end = self.end_of(next, handle)?;
         let salvage = self.search(first, first, end)?;
         if salvage.records() == 0 {

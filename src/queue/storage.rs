@@ -53,6 +53,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Two files of one directory exchange their names, both or neither.
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Unlinks a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
@@ -105,6 +107,12 @@ pub(crate) fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Stor
         sync_dir(disk, old)?;
     }
     Ok(())
+}
+
+/// Two files of one directory exchange their names, then it is synced.
+pub(crate) fn exchange(disk: &dyn Disk, one: &Path, other: &Path) -> Result<(), StorageError> {
+    disk.exchange(one, other).map_err(failed("exchange the name of", one))?;
+    one.parent().map_or(Ok(()), |dir| sync_dir(disk, dir))
 }
 
 /// Unlinks, then syncs the directory.

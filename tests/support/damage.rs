@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use waystation::queue::storage::Disk;
-use waystation::queue::{Item, Queue, Writer};
+use waystation::queue::{Item, Queue, Settings, Writer};
 use waystation::record::Record;
 use waystation::record::stored::{QueueId, append_frame};
 
@@ -69,7 +69,12 @@ pub(crate) fn run(seed: u64, cases: u64) -> Report {
 fn open(state: State) -> (Arc<SimDisk>, Queue, Writer) {
     let sim = SimDisk::new(state);
     let disk: Arc<dyn Disk> = Arc::clone(&sim) as Arc<dyn Disk>;
-    let opened = Queue::open_on(&disk, Path::new(DIR), SETTINGS);
+    // A file that was damaged is no longer sparse.
+    let settings = Settings {
+        max_bytes: 64 << 20,
+        ..SETTINGS
+    };
+    let opened = Queue::open_on(&disk, Path::new(DIR), settings);
     let (queue, writer) = opened.unwrap_or_else(|error| panic!("the queue does not open: {error}"));
     for destination in DESTINATIONS {
         queue.register(destination, true);
@@ -205,6 +210,13 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     if !cursors_intact && segments(&sound.state).iter().all(|path| damaged.contains(path)) {
         intact.clear();
     }
+    // Whole files under each other's names are as good as ever.
+    let only_swapped = what
+        .iter()
+        .all(|what| what.starts_with("6 ") || what.starts_with("12 "));
+    if only_swapped {
+        intact = sound.records.keys().copied().collect();
+    }
     let (_disk, queue, mut writer) = open(state);
     let mut missing = BTreeSet::new();
     for destination in DESTINATIONS {
@@ -248,7 +260,7 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     // A segment under another one's name is found by the readers that pass that name again, and lost to those before.
     let swapped = what.iter().any(|what| what.starts_with("6 "));
     assert!(
-        swapped || lost <= missing.len() as u64,
+        swapped && !only_swapped || lost <= missing.len() as u64,
         "{lost} are said to be lost, {} are: {what:?}",
         missing.len()
     );

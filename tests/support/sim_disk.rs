@@ -93,12 +93,14 @@ enum Renaming {
     Unlink(PathBuf),
     /// Within one directory, where it is atomic.
     Move(PathBuf, PathBuf),
+    /// Likewise.
+    Exchange(PathBuf, PathBuf),
 }
 
 impl Renaming {
     fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Link(path, _) | Self::Unlink(path) | Self::Move(path, _) => path.parent(),
+            Self::Link(path, _) | Self::Unlink(path) | Self::Move(path, _) | Self::Exchange(path, _) => path.parent(),
         }
     }
 
@@ -110,6 +112,11 @@ impl Renaming {
                 if let Some(inode) = names.remove(from) {
                     names.insert(to.clone(), inode);
                 }
+            }
+            Self::Exchange(one, other) => {
+                let (first, second) = (names.remove(one), names.remove(other));
+                names.extend(first.map(|inode| (other.clone(), inode)));
+                names.extend(second.map(|inode| (one.clone(), inode)));
             }
         }
     }
@@ -479,6 +486,14 @@ impl Disk for SimDisk {
             inner.state.renamings.push(Renaming::Link(to.to_owned(), inode));
             inner.state.renamings.push(Renaming::Unlink(from.to_owned()));
         }
+        Ok(())
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let mut inner = self.call("exchange")?;
+        let renaming = Renaming::Exchange(one.to_owned(), other.to_owned());
+        renaming.apply(&mut inner.state.names);
+        inner.state.renamings.push(renaming);
         Ok(())
     }
 
