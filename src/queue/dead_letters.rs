@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message;
 
 use super::segment::Chunk;
 use super::segments::{Segments, SegmentsError};
 use crate::record::proto::store::StoredDeadLetter;
-use crate::record::stored::{QueueId, append_message};
+use crate::record::stored::{FrameError, QueueId, append_message};
 
 /// Something that cannot be delivered.
 #[derive(Debug, Clone)]
@@ -35,6 +36,29 @@ pub struct DeadLetter {
     pub received_at: u64,
     /// The vehicle's client version.
     pub client_version: String,
+}
+
+/// The dead letter in a checked frame; `None` for one that was erased.
+pub(crate) fn read(message: Bytes, number: u64) -> Result<Option<DeadLetter>, FrameError> {
+    let stored = StoredDeadLetter::decode(message).map_err(|error| FrameError::Content {
+        number,
+        reason: error.to_string(),
+    })?;
+    if stored.erased {
+        return Ok(None);
+    }
+    Ok(Some(DeadLetter {
+        origin: stored.origin,
+        reason: stored.reason,
+        at: stored.at_ms,
+        vin: stored.vin,
+        record_type: stored.record_type,
+        txid: stored.txid,
+        raw: stored.raw,
+        record: stored.record,
+        received_at: stored.received_at_ms,
+        client_version: stored.client_version,
+    }))
 }
 
 pub(crate) struct DeadLetters {
@@ -79,7 +103,7 @@ impl DeadLetters {
                 record_type: letter.record_type.clone(),
                 txid: letter.txid.clone(),
                 raw: letter.raw.clone(),
-                record: letter.record.unwrap_or_default(),
+                record: letter.record,
                 received_at_ms: letter.received_at,
                 client_version: letter.client_version.clone(),
                 erased: false,

@@ -16,7 +16,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use waystation::queue::storage::Disk;
 use waystation::queue::{
-    Item, OpenError, Queue, Queued, ReadError, Settings, Submitter, WhenFull, Writer, WriterError,
+    DeadLetter, InspectError, Item, OpenError, Queue, Queued, ReadError, Settings, Step, Submitter, WhenFull, Writer,
+    WriterError, walk_dead_letters,
 };
 use waystation::record::Record;
 
@@ -25,6 +26,8 @@ use crate::sim_disk::{Fault, SimDisk, State, below, seeded};
 const DIR: &str = "/queue";
 const DESTINATIONS: [&str; 2] = ["cloud", "home"];
 const VEHICLES: usize = 4;
+/// The sender of dead letters comes behind the vehicles.
+const SENDERS: usize = VEHICLES + 1;
 
 pub(crate) const SETTINGS: Settings = Settings {
     max_bytes: 4 << 20,
@@ -223,7 +226,7 @@ impl Run {
     fn connect(&mut self, queue: &Queue) {
         let mut vehicles = self.vehicles();
         if vehicles.is_empty() {
-            vehicles.extend((0..VEHICLES).map(|_| Vehicle {
+            vehicles.extend((0..SENDERS).map(|_| Vehicle {
                 submitter: Some(queue.submitter()),
                 first: 0,
                 sent: 0,
@@ -262,7 +265,7 @@ impl Run {
     fn send(&mut self, writer: &mut Writer) -> Result<(), WriterError> {
         let count = if below(&mut self.rng, 4) == 0 { 60 } else { 6 };
         for _ in 0..self.rng.random_range(1..count) {
-            let number = below(&mut self.rng, VEHICLES);
+            let number = below(&mut self.rng, SENDERS);
             let bytes = match below(&mut self.rng, 8) {
                 0 => self.rng.random_range(0..9000),
                 _ => self.rng.random_range(0..400),
@@ -276,8 +279,11 @@ impl Run {
             else {
                 continue;
             };
-            let record = record((number, vehicle.sent), bytes);
-            let handed_in = submitter.submit(Item::Record(record)).now_or_never();
+            let item = match number {
+                VEHICLES => Item::DeadLetter(dead_letter((number, vehicle.sent), bytes)),
+                _ => Item::Record(record((number, vehicle.sent), bytes)),
+            };
+            let handed_in = submitter.submit(item).now_or_never();
             handed_in.expect("there is room in the line").unwrap();
             vehicle.sent += 1;
             self.report.records += 1;
@@ -354,7 +360,7 @@ impl Run {
             }
             let (first, end) = ((queue.id().0, 0), (queue.id().0, cursor));
             let confirmed: BTreeSet<Txid> = self.numbers.range(first..end).map(|(_, txid)| *txid).collect();
-            for (vehicle, acked) in seen.acked.iter().enumerate() {
+            for (vehicle, acked) in seen.acked.iter().enumerate().take(VEHICLES) {
                 for count in acked.iter().cloned().flatten() {
                     let txid = (vehicle, count);
                     assert!(
@@ -364,6 +370,15 @@ impl Run {
                 }
             }
         }
+        let letters = dead_letters(&disk);
+        assert!(letters.is_sorted(), "{letters:?}");
+        for count in seen.acked.get(VEHICLES).into_iter().flatten().cloned().flatten() {
+            let kept = letters.contains(&count) || set_aside((VEHICLES, count));
+            assert!(kept, "dead letter {count} was durable and is lost");
+        }
+        if let Some(last) = letters.last() {
+            assert!(*last < seen.sent[VEHICLES], "dead letter {last} was never sent");
+        }
         let lost = queue.snapshot().lost;
         let aside = image.holds(&Path::new(DIR).join("quarantine"), b"<");
         assert!(lost == 0 || aside, "nothing is lost, and {lost} are said to be");
@@ -371,6 +386,20 @@ impl Run {
             self.numbers = numbers;
         }
     }
+}
+
+/// Counts of the dead letters that can be read, in their order.
+fn dead_letters(disk: &Arc<SimDisk>) -> Vec<u64> {
+    let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
+    let mut counts = Vec::new();
+    walk_dead_letters::<InspectError>(&*disk, Path::new(DIR), |step| {
+        if let Step::Found((_, letter)) = step {
+            counts.push(letter.at);
+        }
+        Ok(())
+    })
+    .unwrap();
+    counts
 }
 
 fn names_a_file(message: &str) {
@@ -400,6 +429,21 @@ fn note(numbers: &mut Numbers, queued: &Queued) -> Txid {
 
 fn text((vehicle, count): Txid) -> Vec<u8> {
     format!("<{vehicle}/{count}>").into_bytes()
+}
+
+fn dead_letter((sender, count): Txid, bytes: usize) -> DeadLetter {
+    DeadLetter {
+        origin: "cloud".to_owned(),
+        reason: "refused".to_owned(),
+        at: count,
+        vin: "vehicle-0".to_owned(),
+        record_type: "V".to_owned(),
+        txid: text((sender, count)).into(),
+        raw: Bytes::from(vec![count as u8; bytes]),
+        record: None,
+        received_at: count,
+        client_version: "1.2.0".to_owned(),
+    }
 }
 
 pub(crate) fn record((vehicle, count): Txid, bytes: usize) -> Record {

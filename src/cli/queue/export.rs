@@ -113,7 +113,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), QueueError> {
     let shown = stderr().is_terminal();
     let (mut missing, mut frame) = (0, Vec::new());
     walk(&dir, numbers, |step| match step {
-        Step::Record(queued) => {
+        Step::Found(queued) => {
             frame.clear();
             if args.filter.takes(&queued) {
                 write(&mut frame, args.format, &queued);
