@@ -72,11 +72,12 @@ impl StorageBackend for Direct {
 
 const PAGE: usize = 4096;
 
-/// The file below, and above it the pages that were written, in memory.
-#[derive(Debug)]
+/// The file below, and above it the pages that were written, in memory. Clones are the same one.
+#[derive(Debug, Clone)]
 pub(crate) struct Overlay {
     file: Arc<dyn DiskFile>,
-    changed: Mutex<Changed>,
+    changed: Arc<Mutex<Changed>>,
+    ended: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -92,16 +93,29 @@ impl Overlay {
         let length = file.length()?;
         Ok(Self {
             file,
-            changed: Mutex::new(Changed {
+            changed: Arc::new(Mutex::new(Changed {
                 length,
                 below: length,
                 pages: BTreeMap::new(),
-            }),
+            })),
+            ended: Arc::default(),
         })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().length == 0
+    }
+
+    /// From here on every call fails.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.ended.load(Ordering::Acquire) {
+            true => Err(io::Error::other("this segment is not read any more")),
+            false => Ok(()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Changed> {
@@ -135,10 +149,12 @@ fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::o
 
 impl StorageBackend for Overlay {
     fn len(&self) -> io::Result<u64> {
+        self.check()?;
         Ok(self.lock().length)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check()?;
         let changed = self.lock();
         if offset + out.len() as u64 > changed.length {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -154,6 +170,7 @@ impl StorageBackend for Overlay {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check()?;
         let mut changed = self.lock();
         if len < changed.length {
             changed.below = changed.below.min(len);
@@ -167,10 +184,11 @@ impl StorageBackend for Overlay {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        self.check()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
         let mut changed = self.lock();
         for (page, within, part) in parts(offset, data.len()) {
             if !changed.pages.contains_key(&page) {

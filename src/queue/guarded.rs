@@ -8,14 +8,30 @@ use std::path::Path;
 
 use redb::Database;
 
+use super::backend::Overlay;
 use super::segment::SegmentError;
 
 /// A database whose closing panics nobody else.
-pub(crate) struct Guarded(Option<Database>);
+pub(crate) struct Guarded {
+    database: Option<Database>,
+    /// Of a database that is only read: what it is read from.
+    overlay: Option<Overlay>,
+}
 
 impl Guarded {
     pub(crate) fn new(database: Database) -> Self {
-        Self(Some(database))
+        Self {
+            database: Some(database),
+            overlay: None,
+        }
+    }
+
+    /// A database whose closing writes nothing.
+    pub(crate) fn read_only(database: Database, overlay: Overlay) -> Self {
+        Self {
+            database: Some(database),
+            overlay: Some(overlay),
+        }
     }
 }
 
@@ -23,17 +39,32 @@ impl Deref for Guarded {
     type Target = Database;
 
     fn deref(&self) -> &Database {
-        self.0.as_ref().expect("it is taken out by `drop` alone")
+        self.database.as_ref().expect("it is taken out by `drop` alone")
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        let Some(database) = self.0.take() else { return };
+        let Some(mut database) = self.database.take() else {
+            return;
+        };
         if std::thread::panicking() {
             // A second panic would end the process. What it holds is lost memory, and not much.
             std::mem::forget(database);
-        } else if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            return;
+        }
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(overlay) = &self.overlay {
+                // redb would commit once more, over pages that may be damaged, and can panic there twice, which ends
+                // the process. After a failed call it does not; this one fails before it looks at anything.
+                overlay.end();
+                if let Err(error) = database.check_integrity() {
+                    tracing::trace!(%error, "a segment that was only read is closed without a commit");
+                }
+            }
+            drop(database);
+        }));
+        if closed.is_err() {
             tracing::debug!("redb panicked when it closed a damaged segment");
         }
     }

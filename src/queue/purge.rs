@@ -147,6 +147,8 @@ impl Segments {
     /// Puts a new file in the place of a segment's, or nothing when nothing is in it. `false`: the segment is gone.
     fn replace(&self, first: u64, temporary: &Path, anything: bool) -> Result<bool, SegmentsError> {
         let used = storage::used(&*self.disk, temporary)?;
+        // What a reader finds in the old file is not to be looked for in the new one.
+        let _nobody_looks = self.salvaging.lock().unwrap_or_else(PoisonError::into_inner);
         // Held all the while: nobody removes the old file, or sets it aside, between the look and the change.
         let mut listed = self.lock();
         if !listed.segments.contains_key(&first) || !anything {

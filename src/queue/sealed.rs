@@ -48,11 +48,13 @@ impl Segments {
             let damaged = self.damaged(first);
             let read = match &damaged {
                 Some(damaged) => self.read_damaged(first, damaged, from, max_bytes),
-                None => self.read_rows(first, next, from, max_bytes, handle),
+                None => self.read_rows(first, next, from, max_bytes, handle).map(Some),
             };
             let error = match read {
-                Err(error) if !is_passing(&error) => error,
-                other => return Ok(other?),
+                Ok(None) => continue,
+                Ok(Some(read)) => return Ok(read),
+                Err(error) if is_passing(&error) => return Err(error.into()),
+                Err(error) => error,
             };
             handle.0 = None;
             if error.io().is_some() && self.failed_again(first, from) < ATTEMPTS {
@@ -74,14 +76,25 @@ impl Segments {
         self.lock().damaged.get(&first).cloned()
     }
 
-    fn read_damaged(&self, first: u64, damaged: &Damaged, from: u64, max_bytes: usize) -> Result<Read, SegmentError> {
+    /// `None`: look at the segment anew.
+    fn read_damaged(
+        &self,
+        first: u64,
+        damaged: &Arc<Damaged>,
+        from: u64,
+        max_bytes: usize,
+    ) -> Result<Option<Read>, SegmentError> {
         let path = self.path(first);
         let file = self.disk.open(&path, Access::Read).map_err(failed("open", &path))?;
+        // A file that was rewritten meanwhile is not the one that was looked through.
+        if !self.damaged(first).is_some_and(|now| Arc::ptr_eq(&now, damaged)) {
+            return Ok(None);
+        }
         let chunks = damaged.salvage.read(&*file, from, max_bytes);
-        Ok(Read {
+        Ok(Some(Read {
             chunks: chunks.map_err(failed("read", &path))?,
             meta: damaged.meta,
-        })
+        }))
     }
 
     /// Fails unless every record from `from` on is there, one behind the other, as far as this read goes.

@@ -236,9 +236,9 @@ impl SealedSegment {
         caught(path, || {
             let database = Database::builder()
                 .set_cache_size(SEALED_CACHE)
-                .create_with_backend(overlay)
+                .create_with_backend(overlay.clone())
                 .map_err(|error| named(path)(error.into()))?;
-            let database = Guarded::new(database);
+            let database = Guarded::read_only(database, overlay);
             let meta = Meta::read(&*database, path)?;
             Ok(Self {
                 path: path.to_owned(),
