@@ -48,6 +48,8 @@ const VEHICLES: usize = 50;
 /// Of these, in this process; the others in groups of so many, each a process in the vehicles' namespace.
 const DRIVING: usize = 40;
 const GROUP: usize = 5;
+/// Records that mosquitto may be sent without its confirmation.
+const WINDOW: usize = 100;
 /// After the last misfortune nothing may take longer: what does is stuck.
 const SETTLED: Duration = Duration::from_secs(60);
 const DESTINATIONS: [&str; 3] = ["broker", "cloud", "file"];
@@ -122,6 +124,7 @@ fn world(seed: u64) -> World {
             topic_base = "fleet"
             layout = "records"
             keep_alive = "2s"
+            max_inflight = {WINDOW}
             [destinations.cloud]
             type = "kafka"
             namespace = "fleet"
@@ -197,7 +200,10 @@ fn judge(world: &World, file: &Ledger, tallies: &[VehicleTally], took: Duration)
         took.as_secs_f64()
     );
     let verdicts = DESTINATIONS.iter().zip(ledgers).map(|(destination, ledger)| {
-        let intervals = world.watch.hold().intervals(destination);
+        let mut intervals = world.watch.hold().intervals(destination);
+        if *destination == "broker" {
+            ledger::within_window(&mut intervals, &meanings, WINDOW);
+        }
         let verdict = ledger.judge(tallies, &meanings, &intervals);
         let may_be = meanings
             .keys()

@@ -3,10 +3,10 @@
 //! A session begins at the cursor, so what comes twice was handed over by a session that has ended since, and lies at or
 //! above the cursor with which the next one began. In a running daemon that is the cursor of the last look before the
 //! count of failed sessions grew; for a daemon that was killed or stopped it is the saved one, as `queue show` reads it
-//! before the next start. Above it all is bounded by what was committed at the first look after.
+//! before the next start. Above, what was committed at the first look after is the bound, and the destination's window.
 //!
 //! What this cannot see: which of these numbers the destination had confirmed. After a kill that is up to a second of
-//! them, since cursors are saved once a second; while it runs, what was confirmed between two looks.
+//! them, since cursors are saved once a second; while it runs, what was confirmed between three looks.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
 pub(crate) struct Interval {
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// The cursor was here at most: a destination with a window was handed no more than that from here on.
+    pub(crate) cursor: u64,
     pub(crate) ends: usize,
 }
 
@@ -34,21 +36,24 @@ struct Place {
     /// Its cursor at the last look but one, and at the last: within one look the cursor is read after the failures.
     cursors: [u64; 2],
     failures: u64,
-    /// Where an interval begins whose end the next look will tell, and for how many sessions.
-    open: Option<(u64, usize)>,
+    /// An interval whose end the next look will tell.
+    open: Option<Interval>,
     intervals: Vec<Interval>,
 }
 
 impl Place {
-    fn open(&mut self, ends: usize) {
-        let (from, before) = self.open.unwrap_or((self.cursors[0], 0));
-        self.open = Some((from.min(self.cursors[0]), before + ends));
+    fn open(&mut self, cursor: u64, ends: usize) {
+        self.open = Some(Interval {
+            from: self.cursors[0],
+            to: u64::MAX,
+            cursor,
+            ends,
+        });
     }
 
     fn close(&mut self, to: u64) {
-        if let Some((from, ends)) = self.open.take() {
-            self.intervals.push(Interval { from, to, ends });
-        }
+        let open = self.open.take();
+        self.intervals.extend(open.map(|interval| Interval { to, ..interval }));
     }
 }
 
@@ -63,12 +68,12 @@ impl Noted {
             let name = destination["name"].as_str().unwrap();
             let place = self.0.entry(name.to_owned()).or_default();
             place.close(committed);
-            let failures = number(&destination["failures"]);
+            let (failures, cursor) = (number(&destination["failures"]), number(&destination["cursor"]));
             if failures > place.failures {
-                place.open((failures - place.failures) as usize);
+                place.open(cursor, (failures - place.failures) as usize);
                 place.failures = failures;
             }
-            place.cursors = [place.cursors[1], number(&destination["cursor"])];
+            place.cursors = [place.cursors[1], cursor];
         }
     }
 
@@ -84,7 +89,12 @@ impl Noted {
             place.close(end);
             // And perhaps, since the last look, one that ended by itself.
             let from = saved(name).min(place.cursors[0]);
-            place.intervals.push(Interval { from, to: end, ends: 2 });
+            place.intervals.push(Interval {
+                from,
+                to: end,
+                cursor: end,
+                ends: 2,
+            });
             place.cursors = [saved(name); 2];
             place.failures = 0;
         }
@@ -92,7 +102,7 @@ impl Noted {
 
     /// A destination was disturbed in a way that its session survives, but not without sending again.
     pub(crate) fn disturbed(&mut self, destination: &str) {
-        self.0.entry(destination.to_owned()).or_default().open(1);
+        self.0.entry(destination.to_owned()).or_default().open(u64::MAX, 1);
     }
 
     pub(crate) fn intervals(&self, destination: &str) -> Vec<Interval> {
@@ -162,6 +172,7 @@ fn what_was_on_its_way_when_sessions_ended_is_noted() {
     let failed = Interval {
         from: 10,
         to: 35,
+        cursor: 18,
         ends: 1,
     };
     assert_eq!(noted.intervals("a"), std::slice::from_ref(&failed));
@@ -169,6 +180,7 @@ fn what_was_on_its_way_when_sessions_ended_is_noted() {
     let killed = Interval {
         from: 17,
         to: 40,
+        cursor: 40,
         ends: 2,
     };
     assert_eq!(noted.intervals("a"), [failed, killed]);
