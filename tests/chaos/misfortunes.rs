@@ -110,6 +110,7 @@ impl World {
                 self.watch.hold().disturbed("cloud");
                 self.outlast(5000, DaemonKilled);
                 self.cluster.broker_up(1).unwrap();
+                self.watch.hold().undisturbed("cloud");
             }
             DiskFull => {
                 self.disk.leave(0);

@@ -36,22 +36,26 @@ struct Place {
     /// Its cursor at the last look but one, and at the last: within one look the cursor is read after the failures.
     cursors: [u64; 2],
     failures: u64,
-    /// An interval whose end the next look will tell.
+    /// An interval whose end a later look will tell.
     open: Option<Interval>,
+    /// Not before the cursor has passed this.
+    until: Option<u64>,
     intervals: Vec<Interval>,
 }
 
 impl Place {
     fn open(&mut self, cursor: u64, ends: usize) {
+        let before = self.open.take();
         self.open = Some(Interval {
-            from: self.cursors[0],
+            from: before.as_ref().map_or(self.cursors[0], |before| before.from),
             to: u64::MAX,
-            cursor,
-            ends,
+            cursor: before.as_ref().map_or(cursor, |before| before.cursor.max(cursor)),
+            ends: before.map_or(0, |before| before.ends) + ends,
         });
     }
 
     fn close(&mut self, to: u64) {
+        self.until = None;
         let open = self.open.take();
         self.intervals.extend(open.map(|interval| Interval { to, ..interval }));
     }
@@ -59,16 +63,21 @@ impl Place {
 
 /// What was noted so far. Whoever holds it keeps the watch from looking.
 #[derive(Default)]
-pub(crate) struct Noted(BTreeMap<String, Place>);
+pub(crate) struct Noted {
+    places: BTreeMap<String, Place>,
+    committed: u64,
+}
 
 impl Noted {
     fn look(&mut self, status: &Value) {
-        let committed = number(&status["queue"]["committed"]);
+        self.committed = number(&status["queue"]["committed"]);
         for destination in status["destinations"].as_array().unwrap() {
             let name = destination["name"].as_str().unwrap();
-            let place = self.0.entry(name.to_owned()).or_default();
-            place.close(committed);
+            let place = self.places.entry(name.to_owned()).or_default();
             let (failures, cursor) = (number(&destination["failures"]), number(&destination["cursor"]));
+            if place.until.is_none_or(|until| cursor > until) {
+                place.close(self.committed);
+            }
             if failures > place.failures {
                 place.open(cursor, (failures - place.failures) as usize);
                 place.failures = failures;
@@ -85,7 +94,7 @@ impl Noted {
         let highest = places.keys().map(|name| saved(name)).max().unwrap_or_default();
         let end = number(&show["end"]).max(highest);
         for name in places.keys() {
-            let place = self.0.entry(name.clone()).or_default();
+            let place = self.places.entry(name.clone()).or_default();
             place.close(end);
             // And perhaps, since the last look, one that ended by itself.
             let from = saved(name).min(place.cursors[0]);
@@ -100,13 +109,22 @@ impl Noted {
         }
     }
 
-    /// A destination was disturbed in a way that its session survives, but not without sending again.
+    /// A destination is disturbed in a way that its session survives, but not without sending again.
     pub(crate) fn disturbed(&mut self, destination: &str) {
-        self.0.entry(destination.to_owned()).or_default().open(u64::MAX, 1);
+        let place = self.places.entry(destination.to_owned()).or_default();
+        place.open(u64::MAX, 1);
+        place.until = Some(u64::MAX);
+    }
+
+    /// It is not any more. That is over when something has been confirmed that was committed after it.
+    pub(crate) fn undisturbed(&mut self, destination: &str) {
+        let place = self.places.entry(destination.to_owned()).or_default();
+        place.until = place.until.map(|_| self.committed);
     }
 
     pub(crate) fn intervals(&self, destination: &str) -> Vec<Interval> {
-        self.0[destination].intervals.clone()
+        let place = &self.places[destination];
+        place.intervals.iter().chain(&place.open).cloned().collect()
     }
 }
 
@@ -186,4 +204,16 @@ fn what_was_on_its_way_when_sessions_ended_is_noted() {
     assert_eq!(noted.intervals("a"), [failed, killed]);
     noted.look(&status(17, 0, 40));
     assert_eq!(noted.intervals("a").len(), 2, "counting begins again with the process");
+    noted.disturbed("a");
+    noted.undisturbed("a");
+    noted.look(&status(40, 0, 50));
+    noted.look(&status(41, 0, 60));
+    noted.look(&status(60, 0, 60));
+    let disturbed = Interval {
+        from: 17,
+        to: 60,
+        cursor: u64::MAX,
+        ends: 1,
+    };
+    assert_eq!(noted.intervals("a")[2], disturbed);
 }
