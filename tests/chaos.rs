@@ -127,6 +127,7 @@ fn world(seed: u64) -> World {
             "bootstrap.servers" = "{}"
             "reconnect.backoff.max.ms" = 500
             "socket.timeout.ms" = {ANSWER_MS}
+            "socket.connection.setup.timeout.ms" = {ANSWER_MS}
             [destinations.file]
             type = "log"
             path = "records.jsonl"
