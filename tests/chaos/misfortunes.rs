@@ -51,13 +51,13 @@ pub(crate) const ALL: [Misfortune; 11] = [
     VehiclesCutOff,
 ];
 
-/// Everything that something can happen to. What is first is dropped first.
+/// Everything that something can happen to. What is first is dropped first: the disk before the folder that it is in.
 pub(crate) struct World {
     pub(crate) rng: StdRng,
     pub(crate) watch: Watch,
     pub(crate) groups: Vec<Group>,
-    pub(crate) daemon: Daemon,
     pub(crate) disk: LoopDisk,
+    pub(crate) daemon: Daemon,
     pub(crate) subscriber: Option<Subscriber>,
     pub(crate) broker: Mosquitto,
     pub(crate) broker_net: Netns,
