@@ -50,9 +50,6 @@ const DRIVING: usize = 40;
 const GROUP: usize = 5;
 /// Records that mosquitto may be sent without its confirmation.
 const WINDOW: usize = 100;
-/// For an answer of Kafka: down and up again, the mock cluster sometimes leaves requests without one, and librdkafka would
-/// wait a minute. Longer than the daemon is ever paused, or it would find its requests out of time when it wakes.
-const ANSWER_MS: u32 = 10_000;
 /// After the last misfortune nothing may take longer: what does is stuck.
 const SETTLED: Duration = Duration::from_secs(60);
 const DESTINATIONS: [&str; 3] = ["broker", "cloud", "file"];
@@ -126,8 +123,6 @@ fn world(seed: u64) -> World {
             [destinations.cloud.properties]
             "bootstrap.servers" = "{}"
             "reconnect.backoff.max.ms" = 500
-            "socket.timeout.ms" = {ANSWER_MS}
-            "socket.connection.setup.timeout.ms" = {ANSWER_MS}
             [destinations.file]
             type = "log"
             path = "records.jsonl"

@@ -91,7 +91,7 @@ impl Daemon {
             .append(true)
             .open(self.path("log.txt"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_waystation"))
+        let child = alone(Path::new(env!("CARGO_BIN_EXE_waystation")))
             .arg("run")
             .arg("--config")
             .arg(&self.config)
@@ -258,6 +258,19 @@ fn get(port: u16, path: &str) -> Option<String> {
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+/// A program that gets none of our open files. librdkafka's mock cluster does not mark its sockets as not to be inherited:
+/// a child that had them would keep connections and listeners alive that the cluster has closed, and nobody answers there.
+pub(crate) fn alone(program: &Path) -> Command {
+    const CLOSE: &str = r#"for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+    done
+    exec "$@""#;
+    let mut command = Command::new("bash");
+    command.args(["-c", CLOSE, "bash"]).arg(program);
+    command
 }
 
 /// The command that has to be there, or the line that installs it.

@@ -61,8 +61,6 @@ impl Reading {
             .set("group.id", "test")
             .set("enable.auto.commit", "false")
             .set("reconnect.backoff.max.ms", "500")
-            // The mock cluster, down and up again, sometimes leaves requests without an answer; a minute is the default.
-            .set("socket.timeout.ms", "2000")
             .set("log_level", "0")
             .create()
             .unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::daemon::{free_port, require, signal, wait_for};
+use crate::daemon::{alone, free_port, require, signal, wait_for};
 
 const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
 
@@ -31,7 +31,7 @@ impl Mosquitto {
 
     /// One with these lines in its configuration too.
     pub(crate) fn with(more: &str) -> Self {
-        Self::made("127.0.0.1", more, Box::new(|program| Command::new(program)))
+        Self::made("127.0.0.1", more, Box::new(alone))
     }
 
     /// One whose process is started by this, and that listens on all addresses there.
@@ -143,7 +143,7 @@ impl Received {
 impl Subscriber {
     /// Subscribes, and returns when the broker has confirmed it.
     pub(crate) fn new(port: u16, filter: &str) -> Self {
-        Self::started_by(&|program| Command::new(program), port, filter)
+        Self::started_by(&alone, port, filter)
     }
 
     fn started_by(starter: &dyn Fn(&Path) -> Command, port: u16, filter: &str) -> Self {

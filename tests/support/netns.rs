@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::daemon::require;
+use crate::daemon::{alone, require};
 
 const INSTALL: &str = "apt-get install -y iproute2";
 const PREFIX: &str = "waystation-test";
@@ -86,7 +86,7 @@ impl Netns {
 }
 
 fn inside_of(name: &str, program: &Path) -> Command {
-    let mut command = Command::new(require("ip", INSTALL));
+    let mut command = alone(&require("ip", INSTALL));
     command.args(["netns", "exec", name]).arg(program);
     command
 }
