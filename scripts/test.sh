@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-need "${BUILD_PACKAGES[@]}" mosquitto mosquitto-clients openssl python3 python3-venv e2fsprogs faketime mount qemu-utils qemu-system-common
+need "${BUILD_PACKAGES[@]}" mosquitto mosquitto-clients openssl python3 python3-venv e2fsprogs faketime iproute2 mount qemu-utils qemu-system-common
 need_cargo
 # A vehicle and consumers that are not ours.
 if ! target/venv/bin/python -m pip freeze 2>/dev/null | grep -qFf tests/foreign/requirements.txt ||

@@ -53,6 +53,18 @@ fn the_fields_layout_is_one_json_value_for_each_field() {
             .filter(|message| message.topic.starts_with(&prefix))
             .collect::<Vec<_>>()
     };
+    // What the broker has confirmed the subscriber still has to print.
+    wait_for("its subscriber has all", LONG, || {
+        let messages = subscriber.messages();
+        let records: BTreeSet<_> = messages
+            .iter()
+            .map(|message| message.property("txid").to_owned())
+            .collect();
+        tallies[0]
+            .acked
+            .iter()
+            .all(|number| records.contains(&format!("{vin}-{number}")))
+    });
     let fields: BTreeSet<_> = under("v").iter().map(|message| message.topic.clone()).collect();
     assert!(fields.len() >= 20, "{fields:?}");
     for field in ["Location", "VehicleSpeed", "Soc", "Gear"] {

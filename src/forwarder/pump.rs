@@ -167,6 +167,8 @@ impl Pump {
             sent: VecDeque::new(),
         };
         let end = transfer.run(&mut *session, reader, stop, abort, backoff, suspect).await;
+        // What was confirmed just before the end is not delivered again.
+        self.queue.advance(&self.name, transfer.flight.cursor());
         self.status.in_flight(0);
         session.close().await;
         end

@@ -18,7 +18,7 @@ use waystation::cli::simulate::{self, Live, Mix, Plan, VehicleTally};
 pub(crate) struct Daemon {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) port: u16,
-    admin: u16,
+    pub(crate) admin: u16,
     config: PathBuf,
     environment: Vec<(String, String)>,
     child: Option<Child>,
@@ -41,15 +41,23 @@ pub(crate) fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> b
 impl Daemon {
     /// A directory with a PKI for so many vehicles and a configuration with these records and destinations.
     pub(crate) fn new(vehicles: usize, queue: &str, rest: &str) -> Self {
+        Self::reached_by("127.0.0.1", &[], vehicles, queue, rest)
+    }
+
+    /// One that listens on this address, and whose certificate has these names and addresses too.
+    pub(crate) fn reached_by(bind: &str, names: &[String], vehicles: usize, queue: &str, rest: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Pki::new(&[]).unwrap().write(dir.path(), &pki::vins(vehicles)).unwrap();
+        Pki::new(names)
+            .unwrap()
+            .write(dir.path(), &pki::vins(vehicles))
+            .unwrap();
         let (port, admin) = (free_port(), free_port());
         let config = dir.path().join("config.toml");
         let text = format!(
             r#"
             shutdown_grace = "20s"
             [listener]
-            bind = "127.0.0.1:{port}"
+            bind = "{bind}:{port}"
             certificate = "server.pem"
             private_key = "server.key"
             vehicle_ca = ["vehicle-ca.pem"]
@@ -85,7 +93,7 @@ impl Daemon {
             .append(true)
             .open(self.path("log.txt"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_waystation"))
+        let child = alone(Path::new(env!("CARGO_BIN_EXE_waystation")))
             .arg("run")
             .arg("--config")
             .arg(&self.config)
@@ -165,8 +173,19 @@ impl Daemon {
     }
 
     pub(crate) fn status(&self) -> serde_json::Value {
-        let body = get(self.admin, "/status.json").unwrap_or_else(|| panic!("no status\n{}", self.log()));
-        serde_json::from_str(&body).unwrap()
+        status_at(self.admin).unwrap_or_else(|| panic!("no status\n{}", self.log()))
+    }
+
+    /// What `waystation queue show` says of its queue; also while it does not run.
+    pub(crate) fn show(&self) -> serde_json::Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .args(["queue", "show", "--json", "--config"])
+            .arg(&self.config)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "queue show: {} {words}", output.status);
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     pub(crate) fn metrics(&self) -> String {
@@ -216,6 +235,7 @@ impl Daemon {
             window: 64,
             mix: Mix([80, 10, 10]),
             linger: Duration::from_secs(120),
+            memory: None,
         };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -241,6 +261,12 @@ impl Drop for Daemon {
     }
 }
 
+/// What a daemon with this admin port says of itself, if it runs and is not paused.
+pub(crate) fn status_at(admin: u16) -> Option<serde_json::Value> {
+    let body = get(admin, "/status.json")?;
+    Some(serde_json::from_str(&body).unwrap())
+}
+
 pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
 }
@@ -258,6 +284,19 @@ fn get(port: u16, path: &str) -> Option<String> {
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
+}
+
+/// A program that gets none of our open files. librdkafka's mock cluster does not mark its sockets as not to be inherited:
+/// a child that had them would keep connections and listeners alive that the cluster has closed, and nobody answers there.
+pub(crate) fn alone(program: &Path) -> Command {
+    const CLOSE: &str = r#"for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+    done
+    exec "$@""#;
+    let mut command = Command::new("bash");
+    command.args(["-c", CLOSE, "bash"]).arg(program);
+    command
 }
 
 /// The command that has to be there, or the line that installs it.

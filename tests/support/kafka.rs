@@ -117,6 +117,11 @@ impl Reading {
     pub(crate) fn messages(&self) -> Vec<Consumed> {
         self.messages.lock().unwrap().clone()
     }
+
+    /// The messages since the last call.
+    pub(crate) fn take(&self) -> Vec<Consumed> {
+        std::mem::take(&mut self.messages.lock().unwrap())
+    }
 }
 
 impl Drop for Reading {

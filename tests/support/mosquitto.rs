@@ -3,20 +3,24 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::daemon::{free_port, require, signal, wait_for};
+use crate::daemon::{alone, free_port, require, signal, wait_for};
 
 const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
+
+/// How a program is started: as it is, or in a network namespace.
+type Starter = Box<dyn Fn(&Path) -> Command>;
 
 /// A broker without persistence: killed, it comes back without its state.
 pub(crate) struct Mosquitto {
     dir: tempfile::TempDir,
     pub(crate) port: u16,
+    starter: Starter,
     child: Option<Child>,
 }
 
@@ -27,29 +31,50 @@ impl Mosquitto {
 
     /// One with these lines in its configuration too.
     pub(crate) fn with(more: &str) -> Self {
+        Self::made("127.0.0.1", more, Box::new(alone))
+    }
+
+    /// One whose process is started by this, and that listens on all addresses there.
+    pub(crate) fn started_by(starter: impl Fn(&Path) -> Command + 'static) -> Self {
+        Self::made("0.0.0.0", "", Box::new(starter))
+    }
+
+    fn made(address: &str, more: &str, starter: Starter) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let config = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
+            "listener {port} {address}\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
              max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n{more}\n"
         );
         fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
-        Self { dir, port, child: None }
+        Self {
+            dir,
+            port,
+            starter,
+            child: None,
+        }
     }
 
     pub(crate) fn start(&mut self) {
-        let child = Command::new(require("mosquitto", INSTALL))
+        let child = (self.starter)(&require("mosquitto", INSTALL))
             .arg("-c")
             .arg(self.dir.path().join("mosquitto.conf"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // Its own view of the network: ours may be cut off from it.
+        let sockets = format!("/proc/{}/net/tcp", child.id());
+        let listening = format!(":{:04X} 00000000:0000 0A ", self.port);
         self.child = Some(child);
-        let port = self.port;
         wait_for("mosquitto listens", Duration::from_secs(10), || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            fs::read_to_string(&sockets).is_ok_and(|sockets| sockets.contains(&listening))
         });
+    }
+
+    /// Subscribes beside it, over its own loopback.
+    pub(crate) fn subscribe(&self, filter: &str) -> Subscriber {
+        Subscriber::started_by(&*self.starter, self.port, filter)
     }
 
     /// SIGSTOP: it does nothing until it is resumed.
@@ -118,8 +143,12 @@ impl Received {
 impl Subscriber {
     /// Subscribes, and returns when the broker has confirmed it.
     pub(crate) fn new(port: u16, filter: &str) -> Self {
+        Self::started_by(&alone, port, filter)
+    }
+
+    fn started_by(starter: &dyn Fn(&Path) -> Command, port: u16, filter: &str) -> Self {
         // Line by line: into a pipe, what it says about itself would come in blocks.
-        let mut child = Command::new("stdbuf")
+        let mut child = starter(Path::new("stdbuf"))
             .arg("-oL")
             .arg(require("mosquitto_sub", INSTALL))
             .args([
@@ -185,6 +214,11 @@ impl Subscriber {
 
     pub(crate) fn messages(&self) -> Vec<Received> {
         self.messages.lock().unwrap().clone()
+    }
+
+    /// The messages since the last call.
+    pub(crate) fn take(&self) -> Vec<Received> {
+        std::mem::take(&mut self.messages.lock().unwrap())
     }
 }
 

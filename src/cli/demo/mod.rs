@@ -138,6 +138,7 @@ async fn demonstrate(args: &DemoArgs) -> Result<Account, DemoError> {
         window: 64,
         mix: Mix([90, 5, 5]),
         linger: DRAIN,
+        memory: None,
     };
     let vehicles = simulate::load_vehicles(dir.path(), VEHICLES)?;
     let stop = CancellationToken::new();

@@ -2,6 +2,7 @@
 //!
 //! They behave as real ones do: what is not acknowledged is kept and sent again, in order, after a reconnect.
 
+mod memory;
 mod tally;
 mod vehicle;
 
@@ -14,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use memory::Memory;
 pub use tally::{Latencies, Live, Tally, VehicleTally};
 pub use vehicle::Vehicle;
 
@@ -51,6 +53,9 @@ pub struct SimulateArgs {
     /// How long to wait for the last acks
     #[arg(long, default_value = "30s", value_parser = values::duration)]
     linger: Duration,
+    /// Keep in this file what was acknowledged; the next run with it goes on behind that
+    #[arg(long, value_name = "FILE")]
+    remember: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -101,6 +106,14 @@ pub enum SimulateError {
         /// How many are asked for.
         wanted: usize,
     },
+    /// The file of what was acknowledged.
+    #[error("cannot open {}, which --remember names: {source}", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Logging.
     #[error(transparent)]
     Logging(#[from] logging::LoggingError),
@@ -132,6 +145,8 @@ pub struct Plan {
     pub mix: Mix,
     /// How long to wait for the last acks.
     pub linger: Duration,
+    /// What was acknowledged in earlier runs, and is in this one.
+    pub memory: Option<Arc<Memory>>,
 }
 
 /// Reads the vehicles' certificates from a folder that `waystation pki` wrote.
@@ -200,6 +215,10 @@ pub async fn run_fleet(
 pub fn run(args: SimulateArgs) -> Result<(), SimulateError> {
     logging::start("warn")?;
     let vehicles = load_vehicles(&args.pki, args.vehicles)?;
+    let memory = args.remember.map(|path| match Memory::open(&path) {
+        Ok(memory) => Ok(Arc::new(memory)),
+        Err(source) => Err(SimulateError::Memory { path, source }),
+    });
     let plan = Plan {
         connect: args.connect,
         rate: args.rate,
@@ -208,6 +227,7 @@ pub fn run(args: SimulateArgs) -> Result<(), SimulateError> {
         window: args.window,
         mix: args.mix,
         linger: args.linger,
+        memory: memory.transpose()?,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

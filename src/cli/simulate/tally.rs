@@ -44,7 +44,8 @@ impl Live {
     }
 }
 
-/// What one vehicle counted. Its records have the transaction ids `{VIN}-{number}`, numbered from 0.
+/// What one vehicle counted. Its records have the transaction ids `{VIN}-{number}`, numbered from 0, or on from what it
+/// remembers.
 #[derive(Debug, Clone, Default)]
 pub struct VehicleTally {
     /// Its VIN.

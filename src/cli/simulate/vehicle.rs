@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::Plan;
+use super::memory::numbered;
 use super::tally::{Live, VehicleTally};
 use crate::cli::sample::Sampler;
 use crate::record::envelope::{self, Reply, Stream};
@@ -54,6 +55,8 @@ struct Drive {
     live: Arc<Live>,
     sampler: Sampler,
     tally: VehicleTally,
+    /// The number of the first record.
+    first: u64,
     unacknowledged: VecDeque<Unacknowledged>,
     /// Set when no more records are made.
     finished: Option<Instant>,
@@ -71,6 +74,7 @@ pub(super) async fn drive(
         vin: vehicle.vin.clone(),
         ..VehicleTally::default()
     };
+    let first = plan.memory.as_ref().map_or(0, |memory| memory.next(&vehicle.vin));
     let mut drive = Drive {
         vehicle,
         plan,
@@ -78,6 +82,7 @@ pub(super) async fn drive(
         live,
         sampler: Sampler::new(seed),
         tally,
+        first,
         unacknowledged: VecDeque::new(),
         finished: None,
     };
@@ -237,7 +242,7 @@ impl Drive {
 
     fn make(&mut self) -> Bytes {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let number = self.tally.sent;
+        let number = self.first + self.tally.sent;
         let (topic, payload) = self.payload(number, now.as_millis() as u64);
         let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         let message = envelope::stream(&Stream {
@@ -277,15 +282,20 @@ impl Drive {
             Ok(Reply::Error { txid }) => (txid, false),
             Ok(Reply::Other) | Err(_) => return,
         };
-        let number = std::str::from_utf8(&txid)
-            .ok()
-            .and_then(|txid| txid.rsplit_once('-')?.1.parse::<u64>().ok());
+        let txid = String::from_utf8_lossy(&txid);
+        let number = numbered(&txid).map(|(_, number)| number);
         let at = number.and_then(|number| self.unacknowledged.binary_search_by_key(&number, |one| one.number).ok());
         let Some(answered) = at.and_then(|at| self.unacknowledged.remove(at)) else {
             self.tally.repeated_acks += 1;
             return;
         };
         if good {
+            if let Some(Err(error)) = self.plan.memory.as_ref().map(|memory| memory.note(&txid)) {
+                let reason = format!("what is acknowledged cannot be remembered, and will be sent again: {error}");
+                if self.live.is_news(&reason) {
+                    tracing::warn!(vin = %self.vehicle.vin, "{reason}");
+                }
+            }
             self.tally.acked.push(answered.number);
             self.tally.latencies.add(answered.first_sent.elapsed());
             self.live.acked();
