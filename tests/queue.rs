@@ -1,12 +1,16 @@
 //! The queue's promises, through its public face: order, numbers, cursors, space, and what a crash leaves behind.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use waystation::queue::{Item, OpenError, Queue, Queued, Refusal, Settings, Submitter, WhenFull, WriterThread};
+use waystation::queue::{
+    DeadLetter, InspectError, Item, OpenError, Queue, Queued, Refusal, Settings, Step, Submitter, WhenFull,
+    WriterThread, walk_dead_letters,
+};
 use waystation::record::Record;
 
 const SETTINGS: Settings = Settings {
@@ -435,5 +439,62 @@ async fn a_damaged_frame_costs_its_own_record_and_not_the_rest_of_its_row() {
         [expected("A", 0..150), expected("A", 151..300)].concat()
     );
     assert_eq!(queue.snapshot().lost, 1);
+    close(writer).await;
+}
+
+#[tokio::test]
+async fn files_of_one_name_that_are_set_aside_at_once_do_not_replace_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["segments", "dead-letters"] {
+        fs::create_dir_all(dir.path().join(folder)).unwrap();
+        fs::write(dir.path().join(folder).join(format!("{:020}.redb", 0)), folder).unwrap();
+    }
+    let (_queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    close(writer).await;
+    let aside = fs::read_dir(dir.path().join("quarantine")).unwrap();
+    let contents: BTreeSet<_> = aside
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    assert!(
+        contents.contains("segments") && contents.contains("dead-letters"),
+        "{contents:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_letter_before_any_record_is_there_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    let letter = DeadLetter {
+        origin: "listener".to_owned(),
+        reason: "no record".to_owned(),
+        at: 7,
+        vin: "5YJ3E1EA7KF000001".to_owned(),
+        record_type: String::new(),
+        txid: Bytes::new(),
+        raw: Bytes::from_static(b"raw"),
+        record: None,
+        received_at: 7,
+        client_version: String::new(),
+    };
+    queue.submitter().store(Item::DeadLetter(letter)).await.unwrap();
+    let crashed = tempfile::tempdir().unwrap();
+    copy(dir.path(), crashed.path());
+    let id = queue.id();
+    close(writer).await;
+
+    // The cursors were not saved yet.
+    assert!(!crashed.path().join("cursors").exists());
+    let (queue, writer) = Queue::open(crashed.path(), SETTINGS).unwrap();
+    assert_eq!(queue.id(), id);
+    let mut found = Vec::new();
+    walk_dead_letters::<InspectError>(crashed.path(), |step| {
+        if let Step::Found((_, letter)) = step {
+            found.push((letter.at, letter.reason));
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(found, [(7, "no record".to_owned())]);
     close(writer).await;
 }

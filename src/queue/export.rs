@@ -51,8 +51,16 @@ pub fn walk<E: From<InspectError>>(
     walk_in(&RealDisk, dir, "segments", committed, numbers, decode, &mut visit)
 }
 
-/// Walks over all dead letters, on any disk.
+/// Walks over all dead letters.
 pub fn walk_dead_letters<E: From<InspectError>>(
+    dir: &Path,
+    visit: impl FnMut(Step<(u64, DeadLetter)>) -> Result<(), E>,
+) -> Result<(), E> {
+    walk_dead_letters_on(&RealDisk, dir, visit)
+}
+
+/// Walks over all dead letters, on any disk.
+pub fn walk_dead_letters_on<E: From<InspectError>>(
     disk: &dyn Disk,
     dir: &Path,
     mut visit: impl FnMut(Step<(u64, DeadLetter)>) -> Result<(), E>,

@@ -43,7 +43,7 @@ use tokio::sync::watch;
 
 pub use cursor::CursorError;
 pub use dead_letters::DeadLetter;
-pub use export::{Step, walk, walk_dead_letters};
+pub use export::{Step, walk, walk_dead_letters, walk_dead_letters_on};
 pub use import::{Import, ImportError};
 pub use inlet::{Item, Refusal, Submitter};
 pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};

@@ -82,10 +82,11 @@ impl Queue {
         let expected = saved.as_ref().map(|saved| saved.queue);
         let known = saved.as_ref().map_or(0, |saved| saved.committed);
         let (segments, found) = Segments::recover(disk, &dir.join("segments"), &quarantine, expected, known)?;
-        let id = found.unwrap_or_else(QueueId::random);
         let known_letters = saved.as_ref().map_or(0, |saved| saved.dead_letter_next);
         let letters = dir.join("dead-letters");
-        let (letters, _) = Segments::recover(disk, &letters, &quarantine, Some(id), known_letters)?;
+        let (letters, found) = Segments::recover(disk, &letters, &quarantine, found, known_letters)?;
+        // A dead letter may be all that there is of a queue so far.
+        let id = found.unwrap_or_else(QueueId::random);
         if saved.is_none() && segments.count() > 0 {
             tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
         }

@@ -3,6 +3,7 @@
 //! Nothing is ever deleted that may hold a record, and nothing that lies in the way keeps the daemon from starting.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,12 +43,7 @@ impl Quarantine {
     /// Moves a file or directory here. `lost` are the numbers of the records in it, as far as they are known.
     pub(crate) fn take(&self, path: &Path, reason: &str, lost: Option<(u64, Option<u64>)>) -> Result<(), StorageError> {
         storage::create_dir(&*self.disk, &self.dir)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_millis();
-        let target = self.dir.join(format!("{name}.{now}"));
+        let target = self.free_name(path);
         let numbers = match lost {
             Some((first, Some(end))) => format!("it held records {first} to {}", end.saturating_sub(1)),
             Some((first, None)) => format!("it held records from {first} on, or none"),
@@ -64,9 +60,26 @@ impl Quarantine {
             Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(()),
             other => other?,
         }
-        let note = self.dir.join(format!("{name}.{now}.txt"));
-        self.write(&note, &format!("{reason}\n{numbers}\n"));
+        let mut note = target.into_os_string();
+        note.push(".txt");
+        self.write(Path::new(&note), &format!("{reason}\n{numbers}\n"));
         Ok(())
+    }
+
+    /// Where a file goes: nothing that is here already is written over.
+    fn free_name(&self, path: &Path) -> PathBuf {
+        // A list that cannot be had keeps nothing from starting: the time alone is nearly as good.
+        let taken = self.disk.list(&self.dir).unwrap_or_default();
+        let name = label(path);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut number = now.as_millis();
+        loop {
+            let target = self.dir.join(format!("{name}.{number}"));
+            if taken.iter().all(|(path, _)| *path != target) {
+                return target;
+            }
+            number += 1;
+        }
     }
 
     /// Leaves a note on a segment that comes here later: something in it can still be read where it is.
@@ -95,9 +108,13 @@ impl Quarantine {
     }
 }
 
-/// Segments and dead letters have files of the same names.
 fn announcement(path: &Path) -> String {
-    let name = |path: Option<&std::ffi::OsStr>| path.unwrap_or_default().to_string_lossy().into_owned();
+    format!("{}.txt", label(path))
+}
+
+/// With its folder: segments and dead letters have files of the same names.
+fn label(path: &Path) -> String {
+    let name = |path: Option<&OsStr>| path.unwrap_or_default().to_string_lossy().into_owned();
     let (dir, file) = (name(path.parent().and_then(Path::file_name)), name(path.file_name()));
-    format!("{dir}.{file}.txt")
+    format!("{dir}.{file}")
 }

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use waystation::queue::storage::Disk;
 use waystation::queue::{
     DeadLetter, InspectError, Item, OpenError, Queue, Queued, ReadError, Settings, Step, Submitter, WhenFull, Writer,
-    WriterError, walk_dead_letters,
+    WriterError, walk_dead_letters_on,
 };
 use waystation::record::Record;
 
@@ -392,7 +392,7 @@ impl Run {
 fn dead_letters(disk: &Arc<SimDisk>) -> Vec<u64> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     let mut counts = Vec::new();
-    walk_dead_letters::<InspectError>(&*disk, Path::new(DIR), |step| {
+    walk_dead_letters_on::<InspectError>(&*disk, Path::new(DIR), |step| {
         if let Step::Found((_, letter)) = step {
             counts.push(letter.at);
         }
