@@ -1,7 +1,7 @@
 //! waystation: an edge gateway for vehicle telemetry.
 //!
 //! ```text
-//! vehicle ──mTLS WebSocket──▶ listener ─▶ record ─▶ queue (durable) ─▶ forwarder ─▶ destination ──▶ MQTT · Kafka · log
+//! vehicle ──mTLS WebSocket──▶ listener ─▶ record ─▶ queue (durable) ─▶ forwarder ─▶ destination ──▶ MQTT · Kafka · ZMQ · log
 //!                                ▲                    │                  one per destination, each with its own cursor
 //!                                └──── ack ◀──────────┘ only after the commit
 //! ```

@@ -74,7 +74,7 @@ fn the_example_parses_as_it_is_and_without_warnings() {
         .iter()
         .map(|destination| destination.name.as_str())
         .collect();
-    assert_eq!(names, ["cloud", "home", "trace"]);
+    assert_eq!(names, ["cloud", "depot", "home", "trace"]);
 }
 
 #[test]
@@ -91,6 +91,8 @@ fn every_default_that_the_example_shows_is_the_default() {
         "client_id",
         "ca",
         "path",
+        "server_key_file",
+        "allowed_client_keys",
     ];
     let shown = |line: &str| {
         let key = line
@@ -116,6 +118,8 @@ fn every_default_that_the_example_shows_is_the_default() {
 fn everything_shown_in_the_example_is_allowed_when_uncommented() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("secret"), "s\n").unwrap();
+    let key = omq_tokio::CurveKeypair::generate().secret.to_z85();
+    fs::write(dir.path().join("zmq-key"), key).unwrap();
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml.example")).unwrap();
     let lines = text.lines().map(|line| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase()) => rest,
@@ -124,7 +128,8 @@ fn everything_shown_in_the_example_is_allowed_when_uncommented() {
     let text = lines
         .collect::<Vec<_>>()
         .join("\n")
-        .replace("/etc/waystation/mqtt-password", "secret");
+        .replace("/etc/waystation/mqtt-password", "secret")
+        .replace("/etc/waystation/zmq-server-key", "zmq-key");
     let config = parse(&text, &dir.path().join("config.toml")).unwrap();
     assert_eq!(
         mqtt(&config).credentials,
@@ -357,8 +362,8 @@ fn each_mistake_gives_exactly_its_message() {
         ),
         (
             "\"kafka\"",
-            "\"zmq\"",
-            "config.toml:12: destinations.cloud.type: \"zmq\" is not supported in this version; write \"kafka\", \"mqtt\" or \"log\"",
+            "\"kinesis\"",
+            "config.toml:12: destinations.cloud.type: \"kinesis\" is not a kind of destination; write \"kafka\", \"mqtt\", \"zmq\" or \"log\"",
         ),
         (
             "\"kafka\"",
@@ -368,7 +373,7 @@ fn each_mistake_gives_exactly_its_message() {
         (
             "\"fleet\"",
             "\"my fleet\"",
-            "config.toml:13: destinations.cloud.namespace: \"my fleet\" cannot begin a Kafka topic; write at most 180 of the characters a-z A-Z 0-9 _ - .",
+            "config.toml:13: destinations.cloud.namespace: \"my fleet\" cannot begin a topic; write at most 180 of the characters a-z A-Z 0-9 _ - .",
         ),
         (
             "{ \"bootstrap",

@@ -178,7 +178,11 @@ fn destinations(text: &mut Text, report: &Report) {
             .map(value)
             .sum()
     };
-    for (kind, sent) in [("kafka", "kafka_produce_total"), ("mqtt", "mqtt_publish_total")] {
+    for (kind, sent) in [
+        ("kafka", "kafka_produce_total"),
+        ("mqtt", "mqtt_publish_total"),
+        ("zmq", "zmq_publish_total"),
+    ] {
         if !report
             .destinations
             .iter()

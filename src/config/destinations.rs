@@ -10,9 +10,11 @@ use std::time::Duration;
 use super::checked::{Base, or};
 use super::nearest::nearest;
 use super::reader::{Field, Table};
+use super::zmq::zmq;
 use super::{Destination, DestinationKind, Kafka, Log, Mqtt, MqttLayout, MqttTls};
 
-const KINDS: [&str; 3] = ["kafka", "log", "mqtt"];
+const KINDS: [&str; 4] = ["kafka", "log", "mqtt", "zmq"];
+const CHOOSE: &str = "write \"kafka\", \"mqtt\", \"zmq\" or \"log\"";
 
 /// librdkafka properties that are not the user's to set, and why.
 const KEPT_PROPERTIES: &[(&[&str], &str)] = &[
@@ -98,20 +100,17 @@ fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec
         field.mistake("is not a name for a destination; write 1 to 64 of the characters a-z A-Z 0-9 _ -");
     }
     let table = field.table()?;
-    let kind = table.required("type", "write \"kafka\", \"mqtt\" or \"log\"")?;
+    let kind = table.required("type", CHOOSE)?;
     let required = table.field("required").map(|field| field.boolean());
     let (kind, lossless) = match kind.string()? {
         "kafka" => (kafka(&table).map(DestinationKind::Kafka), true),
         "mqtt" => (mqtt(name, &table, base, warnings).map(DestinationKind::Mqtt), true),
         "log" => (log(&table, base).map(DestinationKind::Log), false),
-        "zmq" => {
-            kind.refuse("is not supported in this version; write \"kafka\", \"mqtt\" or \"log\"");
-            return None;
-        }
+        "zmq" => (zmq(name, &table, base, warnings).map(DestinationKind::Zmq), false),
         other => {
             match nearest(other, KINDS.into_iter()) {
                 Some(near) => kind.refuse(format_args!("is not a kind of destination; did you mean \"{near}\"?")),
-                None => kind.refuse("is not a kind of destination; write \"kafka\", \"mqtt\" or \"log\""),
+                None => kind.refuse(format_args!("is not a kind of destination; {CHOOSE}")),
             }
             return None;
         }
@@ -128,17 +127,7 @@ fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec
 
 fn kafka(table: &Table<'_>) -> Option<Kafka> {
     let namespace = table.required("namespace", "topics are named {namespace}_{record type}");
-    let namespace = namespace.and_then(|field| {
-        let namespace = field.text()?;
-        let usable = namespace.len() <= 180
-            && namespace
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-        if !usable {
-            field.refuse("cannot begin a Kafka topic; write at most 180 of the characters a-z A-Z 0-9 _ - .");
-        }
-        Some(namespace.to_owned()).filter(|_| usable)
-    });
+    let namespace = namespace.and_then(|field| topic_namespace(&field));
     let field = table.required("properties", "write at least { \"bootstrap.servers\" = \"HOST:PORT\" }")?;
     let mut properties = BTreeMap::new();
     for (name, value, property) in field.flattened() {
@@ -152,6 +141,19 @@ fn kafka(table: &Table<'_>) -> Option<Kafka> {
         namespace: namespace?,
         properties,
     })
+}
+
+/// What may begin a topic of Kafka, and so of ZMQ, whose topics are the same.
+pub(super) fn topic_namespace(field: &Field<'_>) -> Option<String> {
+    let namespace = field.text()?;
+    let usable = namespace.len() <= 180
+        && namespace
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    if !usable {
+        field.refuse("cannot begin a topic; write at most 180 of the characters a-z A-Z 0-9 _ - .");
+    }
+    Some(namespace.to_owned()).filter(|_| usable)
 }
 
 fn check_property(name: &str, value: &str, property: &Field<'_>) {

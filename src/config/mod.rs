@@ -9,11 +9,14 @@ mod nearest;
 mod reader;
 mod redacted;
 mod units;
+mod zmq;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use omq_tokio::{CurvePublicKey, CurveSecretKey};
 
 pub use checked::{ConfigError, Mistake, load, parse};
 
@@ -142,6 +145,8 @@ pub enum DestinationKind {
     Kafka(Kafka),
     /// An MQTT broker.
     Mqtt(Mqtt),
+    /// A ZMQ socket.
+    Zmq(Zmq),
     /// JSON lines.
     Log(Log),
 }
@@ -194,6 +199,30 @@ pub enum MqttLayout {
     Fields,
     /// One message per record, protobuf, at `{base}/{VIN}/{type}`.
     Records,
+}
+
+/// A ZMQ socket that publishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zmq {
+    /// `tcp://IP:PORT` or `ipc://PATH`.
+    pub bind: String,
+    /// The first frame is `{namespace}_{record type}`.
+    pub namespace: String,
+    /// Messages that may wait for one subscriber; more are dropped for it.
+    pub high_water_mark: u32,
+    /// Whether a third frame says VIN, transaction id, record id and time as JSON.
+    pub metadata: bool,
+    /// Encryption and authentication.
+    pub curve: Option<Curve>,
+}
+
+/// CURVE, as libzmq has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Curve {
+    /// The server's secret key; not shown by `Debug`.
+    pub secret: CurveSecretKey,
+    /// Clients that may subscribe; `None`: each that knows the server's public key.
+    pub allowed: Option<Vec<CurvePublicKey>>,
 }
 
 /// JSON lines.

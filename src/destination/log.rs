@@ -3,7 +3,7 @@
 //! A record in a file is confirmed when its line is on the disk.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -133,7 +133,11 @@ fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
     match file {
         Some(mut file) => {
             file.write_all(lines)?;
-            file.sync_data()
+            match file.sync_data() {
+                // A pipe or a device has nothing to sync.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+                synced => synced,
+            }
         }
         None => {
             let mut stdout = std::io::stdout().lock();

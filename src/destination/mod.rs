@@ -9,6 +9,7 @@ pub mod mqtt;
 mod mqtt_errors;
 pub mod mqtt_fields;
 mod prompt;
+pub mod zmq;
 
 use futures_util::future::BoxFuture;
 
@@ -110,6 +111,7 @@ pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn D
         config::DestinationKind::Mqtt(mqtt) => {
             Box::new(mqtt::Mqtt::new(&destination.name, mqtt, queue).map_err(failed)?)
         }
+        config::DestinationKind::Zmq(zmq) => Box::new(zmq::Zmq::new(zmq)),
         config::DestinationKind::Log(log) => Box::new(log::Log::new(log)),
     })
 }

@@ -310,6 +310,7 @@ fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, Vec<destinati
         let kind = match configured.kind {
             DestinationKind::Kafka(_) => "kafka",
             DestinationKind::Mqtt(_) => "mqtt",
+            DestinationKind::Zmq(_) => "zmq",
             DestinationKind::Log(_) => "log",
         };
         Pump::new(queue.clone(), &configured.name, kind, &config.routes, built)

@@ -1,0 +1,169 @@
+//! A ZMQ PUB socket: a live feed for subscribers on this machine, or beyond it with CURVE.
+//!
+//! PUB has no acknowledgements. A record is confirmed when it has been handed to those that are subscribed; who is not
+//! there, or is too slow for its high-water mark, misses it. Nothing waits for a subscriber.
+
+use std::future::pending;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use omq_tokio::{
+    CurveKeypair, CurveServerOptions, Message, MonitorRecvError, MonitorStream, OnMute, Options, Socket, SocketType,
+    TrySendError,
+};
+use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
+use crate::config;
+use crate::queue::Queued;
+use crate::record::payload;
+
+/// A PUB socket as configured.
+pub struct Zmq {
+    config: config::Zmq,
+}
+
+/// What is still in a subscriber's queue at the end has so long to leave.
+const LINGER: Duration = Duration::from_millis(500);
+/// Records that are handed over before the pump looks at anything else.
+const WINDOW: usize = 1000;
+
+impl Zmq {
+    /// A socket as configured.
+    pub fn new(config: &config::Zmq) -> Self {
+        Self { config: config.clone() }
+    }
+
+    fn options(&self) -> Options {
+        let options = Options::default()
+            .send_hwm(self.config.high_water_mark)
+            .on_mute(OnMute::DropNewest)
+            .linger(LINGER);
+        let Some(curve) = &self.config.curve else {
+            return options;
+        };
+        let keys = CurveKeypair {
+            public: curve.secret.derive_public(),
+            secret: curve.secret.clone(),
+        };
+        let allowed = curve.allowed.clone();
+        let server = CurveServerOptions::new().authenticator(move |peer| {
+            allowed
+                .as_ref()
+                .is_none_or(|allowed| allowed.iter().any(|key| *key.as_bytes() == peer.public_key))
+        });
+        options.curve_server_with_options(keys, server)
+    }
+}
+
+impl Destination for Zmq {
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
+        Box::pin(async move {
+            let endpoint = &self.config.bind;
+            let failed = |why: String| SessionError(format!("cannot bind {endpoint}: {why}"));
+            // The library would remove whatever is there.
+            if let Some(path) = endpoint.strip_prefix("ipc://").map(Path::new)
+                && std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket())
+            {
+                return Err(failed(
+                    "a file that is no socket has this name; name another".to_owned(),
+                ));
+            }
+            let socket = Socket::try_new(SocketType::Pub, self.options()).map_err(|error| failed(error.to_string()))?;
+            let events = AbortOnDropHandle::new(tokio::spawn(tell(socket.monitor())));
+            socket
+                .bind(endpoint.as_str())
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            let session: Box<dyn Session> = Box::new(Publishing {
+                socket,
+                namespace: self.config.namespace.clone(),
+                metadata: self.config.metadata,
+                sent: Vec::new(),
+                _events: events,
+            });
+            Ok(session)
+        })
+    }
+}
+
+/// Puts what happens on the socket into the log.
+async fn tell(mut events: MonitorStream) {
+    loop {
+        match events.recv().await {
+            Ok(event) => tracing::debug!(?event, "zmq"),
+            Err(MonitorRecvError::Lagged(missed)) => tracing::debug!(missed, "zmq: events missed"),
+            Err(_) => return,
+        }
+    }
+}
+
+struct Publishing {
+    socket: Socket,
+    namespace: String,
+    metadata: bool,
+    /// Numbers of the records that were handed over and not yet confirmed.
+    sent: Vec<u64>,
+    _events: AbortOnDropHandle<()>,
+}
+
+impl Session for Publishing {
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn has_room(&self) -> bool {
+        self.sent.len() < WINDOW
+    }
+
+    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
+        let record = &queued.record;
+        let value = payload::transform(&record.record_type, &record.vin, &record.payload)
+            .map_err(|error| Rejected::ForGood(error.to_string()))?;
+        let topic = Bytes::from(format!("{}_{}", self.namespace, record.record_type));
+        let metadata = self.metadata.then(|| {
+            let metadata = json!({
+                "vin": &*record.vin,
+                "txid": String::from_utf8_lossy(&record.txid),
+                "record": queued.stable_id().to_string(),
+                "received_at": record.received_at,
+            });
+            Bytes::from(metadata.to_string())
+        });
+        let message = Message::multipart([Some(topic), Some(value), metadata].into_iter().flatten());
+        match self.socket.try_send(message) {
+            // Full: of everybody who is subscribed.
+            Ok(()) | Err(TrySendError::Full(_)) => {
+                self.sent.push(queued.id.number);
+                Ok(Sent::default())
+            }
+            Err(TrySendError::Error(error)) => Err(Rejected::SessionLost(error.to_string())),
+            Err(_) => Err(Rejected::SessionLost("the socket has closed".to_owned())),
+        }
+    }
+
+    fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
+        Box::pin(async move {
+            if self.sent.is_empty() {
+                return pending().await;
+            }
+            let delivered = |number| Confirmation {
+                number,
+                outcome: Outcome::Delivered,
+            };
+            Ok(self.sent.drain(..).map(delivered).collect::<Vec<_>>().into())
+        })
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.socket.close().await {
+                tracing::debug!(%error, "zmq socket closed");
+            }
+        })
+    }
+}
