@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use checked::{ConfigError, Mistake, load, parse};
+pub(crate) use nearest::nearest;
 
 use crate::record::identity::IssuerTable;
 
