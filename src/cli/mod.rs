@@ -9,6 +9,7 @@ macro_rules! say {
 pub mod check;
 pub mod control;
 pub mod demo;
+pub mod import_config;
 pub mod pki;
 pub mod queue;
 pub mod run;
@@ -47,6 +48,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// What lies in the queue, and whether all of it can be read
     Queue(queue::QueueArgs),
+    /// Make a configuration of the one of Tesla's server, and say what could not be carried over
+    ImportConfig(import_config::ImportArgs),
     /// A throwaway certificate authority, server certificate and vehicle certificates
     Pki(pki::PkiArgs),
 }
@@ -101,6 +104,9 @@ pub fn main() -> ExitCode {
             Err(queue::QueueError::Config(error)) => failed(&error, EXIT_CONFIG),
             Err(error) => failed(&error, 1),
         },
+        Command::ImportConfig(args) => {
+            import_config::run(&args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS)
+        }
         Command::Pki(args) => pki::run(&args).map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS),
     }
 }

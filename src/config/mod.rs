@@ -19,6 +19,7 @@ use std::time::Duration;
 use omq_tokio::{CurvePublicKey, CurveSecretKey};
 
 pub use checked::{ConfigError, Mistake, load, parse};
+pub(crate) use nearest::nearest;
 
 use crate::record::identity::IssuerTable;
 

@@ -3,7 +3,7 @@
 //! A name is near if it differs, letter case aside, in one character and one more for every four it has.
 
 /// The nearest of the known names, if any is near enough to be suggested.
-pub(super) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let allowed = 1 + name.chars().count() / 4;
     known
         .map(|candidate| (distance(&name.to_lowercase(), &candidate.to_lowercase()), candidate))

@@ -1,0 +1,100 @@
+//! `kafka`: librdkafka's properties, as they are.
+//!
+//! Invariant: which of them may be set is for the parser of the configuration to say; those of the Go client, which
+//! librdkafka does not know, are all that is sorted out here.
+
+use super::draft::{Draft, Entry, Section, text};
+use super::json::{Json, Object};
+use super::routes::Routes;
+
+const BROKERS: &str = "bootstrap.servers";
+const NAMESPACE: &str = "telemetry";
+
+pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
+    let Some(kafka) = root.object("kafka", draft) else {
+        return;
+    };
+    if routes.to("kafka").is_empty() {
+        draft.lost(
+            "kafka",
+            "no record type goes there, so it is left out; route one to it first",
+        );
+        return;
+    }
+    let mut section = Section::new("destinations.kafka");
+    section.entry(Entry::new("type", text("kafka"), "kafka.type"));
+    let namespace = namespace(root, draft);
+    section.entry(Entry::new("namespace", text(namespace), "namespace").or(NAMESPACE));
+    draft.section(section);
+
+    let mut properties = Section::new("destinations.kafka.properties");
+    let entries = kafka.entries(draft);
+    let written = |name: &str| {
+        let found = entries.iter().find(|(key, _)| *key == name);
+        found
+            .and_then(|(_, value)| property(value))
+            .filter(|value| !value.is_empty())
+    };
+    let from = [BROKERS, "metadata.broker.list"].into_iter();
+    let mut from = from.filter_map(|name| Some((name, written(name)?)));
+    match from.next() {
+        Some((name, brokers)) => properties.entry(Entry::new(BROKERS, text(&brokers), kafka.path(name))),
+        None => {
+            let instead = "kafka.example.com:9092";
+            draft.lost(
+                kafka.path(BROKERS),
+                format!("is not there; {instead:?} stands in its place, change it to your brokers"),
+            );
+            properties.entry(Entry::new(BROKERS, text(instead), kafka.path(BROKERS)));
+        }
+    }
+    if from.next().is_some() {
+        draft.lost(
+            kafka.path("metadata.broker.list"),
+            "bootstrap.servers is there too, and counts",
+        );
+    }
+    for (name, value) in &entries {
+        let path = kafka.path(name);
+        match property(value) {
+            _ if *name == BROKERS || *name == "metadata.broker.list" => {}
+            _ if name.starts_with("go.") => {
+                draft.lost(path, "is the Go client's own; there is nothing to write for it")
+            }
+            Some(value) => properties.entry(Entry::new(name, text(&value), path)),
+            None => draft.lost(
+                path,
+                "is not a string, a number or a boolean; write the property as one of these",
+            ),
+        }
+    }
+    draft.section(properties);
+}
+
+/// What begins the names of topics.
+pub(super) fn namespace<'j>(root: &Object<'j>, draft: &mut Draft) -> &'j str {
+    root.text("namespace", draft).unwrap_or_else(|| {
+        draft.lost(
+            "namespace",
+            format!(
+                "is not there, so that topics began with \"_\"; {NAMESPACE:?} stands in its place, change it and tell \
+                 consumers"
+            ),
+        );
+        NAMESPACE
+    })
+}
+
+/// As librdkafka reads it.
+fn property(value: &Json) -> Option<String> {
+    match value {
+        Json::Text(text) => Some(text.clone()),
+        Json::Bool(value) => Some(value.to_string()),
+        Json::Number(number) => match number.as_f64() {
+            // 1e3 and 1000.0 are whole numbers, which librdkafka wants without a point.
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => Some(format!("{float:.0}")),
+            _ => Some(number.to_string()),
+        },
+        Json::Null | Json::Array(_) | Json::Object(_) => None,
+    }
+}

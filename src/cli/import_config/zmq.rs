@@ -1,0 +1,78 @@
+//! `zmq`: a socket that is published on.
+//!
+//! Invariant: until the parser of the configuration takes `type = "zmq"`, all of it is written as comments, and no
+//! record type is routed to it.
+
+use super::draft::{Draft, Entry, Section, text};
+use super::json::Object;
+use super::kafka::namespace;
+use super::routes::Routes;
+use super::server::relative;
+
+/// Whether the parser takes a ZMQ destination: the one thing to change when it does.
+pub(super) fn is_accepted() -> bool {
+    false
+}
+
+pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
+    let Some(zmq) = root.object("zmq", draft) else {
+        return;
+    };
+    let types = routes.to("zmq");
+    if types.is_empty() {
+        draft.lost(
+            "zmq",
+            "no record type goes there, so it is left out; route one to it first",
+        );
+        return;
+    }
+    let mut section = Section::new("destinations.zmq");
+    section.asleep = !is_accepted();
+    section.entry(Entry::new("type", text("zmq"), "zmq.type"));
+    let address = zmq.text("addr", draft).unwrap_or_else(|| {
+        draft.lost(
+            "zmq.addr",
+            "is not there; \"tcp://127.0.0.1:5284\" stands in its place, change it",
+        );
+        "tcp://127.0.0.1:5284"
+    });
+    // ZMQ's word for every address.
+    let address = address.replace("://*:", "://0.0.0.0:");
+    section.entry(Entry::new("bind", text(&address), "zmq.addr"));
+    section.entry(Entry::new("namespace", text(namespace(root, draft)), "namespace"));
+    let files = ["server_key_json_path", "allowed_public_keys_json_path"].map(|name| zmq.text(name, draft));
+    relative(files, &mut section);
+    let [server_key, client_keys] = files;
+    match server_key {
+        Some(file) => section.entry(Entry::new("server_key_file", text(file), "zmq.server_key_json_path")),
+        None => {
+            section.comment("There is no server key: whoever reaches the socket can read along.");
+            section.entry(Entry::new("allow_plaintext", "true", "zmq.server_key_json_path"));
+        }
+    }
+    if let Some(file) = client_keys {
+        section.entry(Entry::new(
+            "allowed_client_keys_file",
+            text(file),
+            "zmq.allowed_public_keys_json_path",
+        ));
+    }
+    if zmq.flag("verbose", draft) {
+        draft.lost(
+            "zmq.verbose",
+            "what happens at the socket is not logged one by one; see its counters in /metrics",
+        );
+    }
+    zmq.finish(draft);
+    draft.section(section);
+    if !is_accepted() {
+        draft.lost(
+            "zmq",
+            format!(
+                "this version cannot publish to ZMQ; its section is written as comments, for one that can. Add \"zmq\" \
+                 to these in [records] then: {}",
+                types.join(", ")
+            ),
+        );
+    }
+}
