@@ -89,7 +89,8 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
     );
     assert_eq!(config.admin.unwrap().to_string(), "0.0.0.0:9090");
     assert_eq!(config.log_level, "warn");
-    assert_eq!(routes(&config, "V"), ["kafka", "mqtt"]);
+    assert_eq!(routes(&config, "V"), ["kafka", "mqtt", "zmq"]);
+    assert_eq!(routes(&config, "connectivity"), ["log", "zmq"]);
     assert_eq!(routes(&config, "errors"), Vec::<String>::new());
     let properties = &kafka(&config).properties;
     assert_eq!(properties["linger.ms"], "50");
@@ -127,7 +128,6 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
         "mqtt.qos",
         "mqtt.connect_timeout_ms",
         "records.errors",
-        "zmq",
     ] {
         assert!(said.contains(&format!("not carried over: {lost}: ")), "{lost}: {said}");
         assert!(toml.contains(&format!("# - {lost}: ")), "{lost}: {toml}");
@@ -252,33 +252,13 @@ fn a_file_that_delivers_nowhere_gives_no_configuration_and_says_why() {
     assert!(said.contains("what would be written is refused"), "{said}");
 }
 
-/// The section of ZMQ, out of its comments, is a destination.
-#[test]
-#[ignore = "until the configuration takes type = \"zmq\""]
-fn the_section_of_zmq_is_accepted() {
-    let (_, toml, _) = imported(&example("every_key"));
-    let mut asleep = false;
-    let lines = toml.lines().map(|line| {
-        asleep = line == "#[destinations.zmq]" || (asleep && !line.is_empty());
-        match asleep && !line.starts_with("# ") {
-            true => line.strip_prefix('#').unwrap_or(line),
-            false => line,
-        }
-    });
-    let toml = lines.collect::<Vec<_>>().join("\n");
-    let toml = toml.replace("V = [\"kafka\", \"mqtt\"]", "V = [\"kafka\", \"mqtt\", \"zmq\"]");
-    let config = parsed(&toml);
-    assert_eq!(find(&config, "zmq").name, "zmq");
-    assert!(routes(&config, "V").contains(&"zmq".to_owned()));
-}
-
 #[test]
 fn the_section_of_zmq_is_written_whole() {
     let (_, toml, _) = imported(&example("every_key"));
     for line in [
         "[destinations.zmq]",
         "type = \"zmq\"",
-        "bind = \"tcp://0.0.0.0:5284\"",
+        "bind = \"tcp://*:5284\"",
         "namespace = \"fleet\"",
         "server_key_file = \"/certs/zmq-server.json\"",
         "allowed_client_keys_file = \"/certs/zmq-clients.json\"",

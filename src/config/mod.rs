@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use omq_tokio::{CurvePublicKey, CurveSecretKey};
+use omq_tokio::CurvePublicKey;
 
 pub use checked::{ConfigError, Mistake, load, parse};
 pub(crate) use nearest::nearest;
@@ -220,10 +220,21 @@ pub struct Zmq {
 /// CURVE, as libzmq has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Curve {
-    /// The server's secret key; not shown by `Debug`.
-    pub secret: CurveSecretKey,
-    /// Clients that may subscribe; `None`: each that knows the server's public key.
-    pub allowed: Option<Vec<CurvePublicKey>>,
+    /// File with the server's secret key.
+    pub server_key: PathBuf,
+    /// Who may subscribe.
+    pub allowed: AllowedClients,
+}
+
+/// Clients that may subscribe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedClients {
+    /// Each that knows the server's public key.
+    Everybody,
+    /// Those with these public keys.
+    Keys(Vec<CurvePublicKey>),
+    /// Those whose public keys are in a file.
+    File(PathBuf),
 }
 
 /// JSON lines.

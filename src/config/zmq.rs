@@ -3,15 +3,13 @@
 //! Invariant: without CURVE nothing beyond this machine can subscribe, unless that is asked for in so many words.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 
-use omq_tokio::{CurvePublicKey, CurveSecretKey};
-use serde::Deserialize;
+use omq_tokio::CurvePublicKey;
 
 use super::checked::{Base, or};
 use super::destinations::topic_namespace;
 use super::reader::{Field, Table};
-use super::{Curve, Zmq};
+use super::{AllowedClients, Curve, Zmq};
 
 /// Bytes of a Unix socket's path that the system takes.
 const LONGEST_PATH: usize = 107;
@@ -92,88 +90,24 @@ fn curve(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut Vec<Strin
         inline.mistake("allowed_client_keys_file is there too; leave one of the two");
         return None;
     }
-    let secret = base.path(&file).and_then(|path| secret_key(&file, &path));
     let allowed = match (&inline, &listed) {
         (Some(field), _) => {
-            let keys = field
-                .strings()
-                .into_iter()
-                .map(|(text, key)| public_key(&key, text))
-                .collect();
-            Some(keys)
+            let keys = field.strings().into_iter().map(|(text, key)| public_key(&key, text));
+            AllowedClients::Keys(keys.collect::<Option<_>>()?)
         }
-        (None, Some(field)) => Some(base.path(field).and_then(|path| public_keys(field, &path))),
-        (None, None) => None,
-    };
-    if allowed.is_none() {
-        warnings.push(format!(
-            "destinations.{name}: any client that knows the server's public key may subscribe; allowed_client_keys \
-             would name those that may"
-        ));
-    }
-    Some(Some(Curve {
-        secret: secret?,
-        allowed: match allowed {
-            Some(keys) => Some(keys?),
-            None => None,
-        },
-    }))
-}
-
-/// The reference's key file.
-#[derive(Deserialize)]
-struct KeyPair {
-    secret: String,
-    public: String,
-}
-
-/// A Z85 key alone in the file, or the reference's `{"secret": …, "public": …}`. Never shown.
-fn secret_key(field: &Field<'_>, path: &Path) -> Option<CurveSecretKey> {
-    let text = read(field, path)?;
-    let wrong = |what: &str| {
-        field.mistake(format_args!(
-            "{} {what}; write the secret key in Z85, 40 characters, or {{\"secret\": …, \"public\": …}}",
-            path.display()
-        ));
-    };
-    let (secret, public) = match text.trim_start().starts_with('{') {
-        false => (text.trim().to_owned(), None),
-        true => match serde_json::from_str::<KeyPair>(&text) {
-            Ok(pair) => (pair.secret, Some(pair.public)),
-            Err(error) => {
-                wrong(&format!(
-                    "is not such a file: line {}, column {}",
-                    error.line(),
-                    error.column()
-                ));
-                return None;
-            }
-        },
-    };
-    let Ok(secret) = CurveSecretKey::from_z85(&secret) else {
-        wrong("holds no secret key");
-        return None;
-    };
-    if public.is_some_and(|public| secret.derive_public().to_z85() != public) {
-        wrong("holds a public key that is not the secret key's");
-        return None;
-    }
-    Some(secret)
-}
-
-/// The reference's array of public keys.
-fn public_keys(field: &Field<'_>, path: &Path) -> Option<Vec<CurvePublicKey>> {
-    let text = read(field, path)?;
-    match serde_json::from_str::<Vec<String>>(&text) {
-        Ok(keys) => keys.iter().map(|key| public_key(field, key)).collect(),
-        Err(error) => {
-            field.mistake(format_args!(
-                "{}: {error}; write a JSON array of public keys in Z85",
-                path.display()
+        (None, Some(field)) => AllowedClients::File(base.path(field)?),
+        (None, None) => {
+            warnings.push(format!(
+                "destinations.{name}: any client that knows the server's public key may subscribe; allowed_client_keys \
+                 would name those that may"
             ));
-            None
+            AllowedClients::Everybody
         }
-    }
+    };
+    Some(Some(Curve {
+        server_key: base.path(&file)?,
+        allowed,
+    }))
 }
 
 fn public_key(field: &Field<'_>, text: &str) -> Option<CurvePublicKey> {
@@ -184,15 +118,4 @@ fn public_key(field: &Field<'_>, text: &str) -> Option<CurvePublicKey> {
         ));
     }
     key.ok()
-}
-
-fn read(field: &Field<'_>, path: &Path) -> Option<String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| {
-            field.mistake(format_args!(
-                "cannot read {}: {error}; name a file that the gateway may read",
-                path.display()
-            ));
-        })
-        .ok()
 }

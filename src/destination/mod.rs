@@ -10,6 +10,7 @@ mod mqtt_errors;
 pub mod mqtt_fields;
 mod prompt;
 pub mod zmq;
+mod zmq_keys;
 
 use futures_util::future::BoxFuture;
 
@@ -111,7 +112,7 @@ pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn D
         config::DestinationKind::Mqtt(mqtt) => {
             Box::new(mqtt::Mqtt::new(&destination.name, mqtt, queue).map_err(failed)?)
         }
-        config::DestinationKind::Zmq(zmq) => Box::new(zmq::Zmq::new(zmq)),
+        config::DestinationKind::Zmq(zmq) => Box::new(zmq::Zmq::new(zmq).map_err(failed)?),
         config::DestinationKind::Log(log) => Box::new(log::Log::new(log)),
     })
 }

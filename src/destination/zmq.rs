@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use omq_tokio::{
-    CurveKeypair, CurveServerOptions, Message, MonitorRecvError, MonitorStream, OnMute, Options, Socket, SocketType,
+    CurvePublicKey, CurveServerOptions, Message, MonitorRecvError, MonitorStream, OnMute, Options, Socket, SocketType,
     TrySendError,
 };
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
+use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError, zmq_keys};
 use crate::config;
 use crate::queue::Queued;
 use crate::record::payload;
@@ -25,6 +25,7 @@ use crate::record::payload;
 /// A PUB socket as configured.
 pub struct Zmq {
     config: config::Zmq,
+    options: Options,
 }
 
 /// What is still in a subscriber's queue at the end has so long to leave.
@@ -33,30 +34,24 @@ const LINGER: Duration = Duration::from_millis(500);
 const WINDOW: usize = 1000;
 
 impl Zmq {
-    /// A socket as configured.
-    pub fn new(config: &config::Zmq) -> Self {
-        Self { config: config.clone() }
-    }
-
-    fn options(&self) -> Options {
-        let options = Options::default()
-            .send_hwm(self.config.high_water_mark)
+    /// A socket as configured. The keys are read here.
+    pub fn new(config: &config::Zmq) -> Result<Self, String> {
+        let mut options = Options::default()
+            .send_hwm(config.high_water_mark)
             .on_mute(OnMute::DropNewest)
             .linger(LINGER);
-        let Some(curve) = &self.config.curve else {
-            return options;
-        };
-        let keys = CurveKeypair {
-            public: curve.secret.derive_public(),
-            secret: curve.secret.clone(),
-        };
-        let allowed = curve.allowed.clone();
-        let server = CurveServerOptions::new().authenticator(move |peer| {
-            allowed
-                .as_ref()
-                .is_none_or(|allowed| allowed.iter().any(|key| *key.as_bytes() == peer.public_key))
-        });
-        options.curve_server_with_options(keys, server)
+        if let Some(curve) = &config.curve {
+            let (keys, allowed) = zmq_keys::load(curve)?;
+            let server = CurveServerOptions::new().authenticator(move |peer| {
+                let is_allowed = |keys: &Vec<CurvePublicKey>| keys.iter().any(|key| *key.as_bytes() == peer.public_key);
+                allowed.as_ref().is_none_or(is_allowed)
+            });
+            options = options.curve_server_with_options(keys, server);
+        }
+        Ok(Self {
+            config: config.clone(),
+            options,
+        })
     }
 }
 
@@ -73,7 +68,8 @@ impl Destination for Zmq {
                     "a file that is no socket has this name; name another".to_owned(),
                 ));
             }
-            let socket = Socket::try_new(SocketType::Pub, self.options()).map_err(|error| failed(error.to_string()))?;
+            let socket =
+                Socket::try_new(SocketType::Pub, self.options.clone()).map_err(|error| failed(error.to_string()))?;
             let events = AbortOnDropHandle::new(tokio::spawn(tell(socket.monitor())));
             socket
                 .bind(endpoint.as_str())

@@ -25,8 +25,6 @@ pub(super) struct Draft {
 pub(super) struct Section {
     header: String,
     lines: Vec<Line>,
-    /// Written as comments: nothing reads it yet.
-    pub(super) asleep: bool,
 }
 
 enum Line {
@@ -90,7 +88,6 @@ impl Section {
         Self {
             header: header.to_owned(),
             lines: Vec::new(),
-            asleep: false,
         }
     }
 
@@ -188,8 +185,7 @@ impl Draft {
         page.list("Nothing to write for:", &self.same);
         for (at, section) in self.sections.iter().enumerate() {
             page.line("");
-            let hash = if section.asleep { "#" } else { "" };
-            page.line(&format!("{hash}[{}]", section.header));
+            page.line(&format!("[{}]", section.header));
             for (line, content) in section.lines.iter().enumerate() {
                 match content {
                     Line::Comment(text) => page.comment(text),
@@ -203,8 +199,7 @@ impl Draft {
                             true => String::new(),
                             false => format!(" # {}", plain(from)),
                         };
-                        let place = Some((at, line)).filter(|_| !section.asleep);
-                        page.put(&format!("{hash}{} = {value}{origin}", key(name)), place);
+                        page.put(&format!("{} = {value}{origin}", key(name)), Some((at, line)));
                     }
                 }
             }

@@ -8,7 +8,7 @@ use super::json::{Json, Object};
 use super::routes::Routes;
 
 const BROKERS: &str = "bootstrap.servers";
-const NAMESPACE: &str = "telemetry";
+pub(super) const NAMESPACE: &str = "telemetry";
 
 pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     let Some(kafka) = root.object("kafka", draft) else {

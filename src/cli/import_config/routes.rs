@@ -5,7 +5,6 @@
 
 use super::draft::{Draft, Entry, Section, list};
 use super::json::{Json, Object};
-use super::zmq;
 use crate::config::nearest;
 
 /// Dispatcher, and the name of the destination that it becomes.
@@ -80,8 +79,7 @@ impl<'j> Routes<'j> {
 /// The destination that a dispatcher has become, if it has.
 fn destination(dispatcher: &str) -> Option<&'static str> {
     let mut found = DESTINATIONS.iter().filter(|(name, _)| *name == dispatcher);
-    let (_, destination) = found.next()?;
-    Some(*destination).filter(|name| *name != "zmq" || zmq::is_accepted())
+    found.next().map(|(_, destination)| *destination)
 }
 
 /// The dispatchers of one type that are known, and have the section that they need.

@@ -1,18 +1,13 @@
 //! `zmq`: a socket that is published on.
-//!
-//! Invariant: until the parser of the configuration takes `type = "zmq"`, all of it is written as comments, and no
-//! record type is routed to it.
 
 use super::draft::{Draft, Entry, Section, text};
 use super::json::Object;
-use super::kafka::namespace;
+use super::kafka::{NAMESPACE, namespace};
 use super::routes::Routes;
 use super::server::relative;
 
-/// Whether the parser takes a ZMQ destination: the one thing to change when it does.
-pub(super) fn is_accepted() -> bool {
-    false
-}
+/// Where nothing, or nothing usable, is said.
+const ADDRESS: &str = "tcp://127.0.0.1:5284";
 
 pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     let Some(zmq) = root.object("zmq", draft) else {
@@ -27,19 +22,17 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
         return;
     }
     let mut section = Section::new("destinations.zmq");
-    section.asleep = !is_accepted();
     section.entry(Entry::new("type", text("zmq"), "zmq.type"));
     let address = zmq.text("addr", draft).unwrap_or_else(|| {
         draft.lost(
             "zmq.addr",
-            "is not there; \"tcp://127.0.0.1:5284\" stands in its place, change it",
+            format!("is not there; {ADDRESS:?} stands in its place, change it"),
         );
-        "tcp://127.0.0.1:5284"
+        ADDRESS
     });
-    // ZMQ's word for every address.
-    let address = address.replace("://*:", "://0.0.0.0:");
-    section.entry(Entry::new("bind", text(&address), "zmq.addr"));
-    section.entry(Entry::new("namespace", text(namespace(root, draft)), "namespace"));
+    let address = address.replace("://localhost:", "://127.0.0.1:");
+    section.entry(Entry::new("bind", text(&address), "zmq.addr").or(ADDRESS));
+    section.entry(Entry::new("namespace", text(namespace(root, draft)), "namespace").or(NAMESPACE));
     let files = ["server_key_json_path", "allowed_public_keys_json_path"].map(|name| zmq.text(name, draft));
     relative(files, &mut section);
     let [server_key, client_keys] = files;
@@ -65,14 +58,4 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     }
     zmq.finish(draft);
     draft.section(section);
-    if !is_accepted() {
-        draft.lost(
-            "zmq",
-            format!(
-                "this version cannot publish to ZMQ; its section is written as comments, for one that can. Add \"zmq\" \
-                 to these in [records] then: {}",
-                types.join(", ")
-            ),
-        );
-    }
 }
