@@ -242,7 +242,12 @@ impl Output {
                 file.seek(SeekFrom::End(0)).map_err(failed)?;
                 file
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => File::create_new(&path).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                File::create_new(&path).map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => QueueError::OutputExists(path.clone()),
+                    _ => failed(error),
+                })?
+            }
             Err(source) => return Err(QueueError::Output { path: remember, source }),
         };
         let mut this = Self {

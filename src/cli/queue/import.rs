@@ -33,11 +33,18 @@ pub(super) struct ImportArgs {
 
 /// Why a file was not imported to its end.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}; its first {done} records are imported, go on with --skip {done}", file.display())]
+#[error("{}: {why}{}", file.display(), how_far(*done))]
 pub struct Interrupted {
     file: PathBuf,
     done: u64,
     why: String,
+}
+
+fn how_far(done: u64) -> String {
+    match done {
+        0 => String::new(),
+        done => format!("; its first {done} records are imported, go on with --skip {done}"),
+    }
 }
 
 const PIECE: usize = 256 << 10;

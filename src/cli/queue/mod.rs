@@ -102,6 +102,9 @@ pub enum QueueError {
         /// What the system said.
         source: io::Error,
     },
+    /// An export's output is there already.
+    #[error("{} is there already; name another file, or remove it", .0.display())]
+    OutputExists(PathBuf),
     /// An export that was interrupted was another one.
     #[error("{} is of an export with other arguments; repeat those to go on with it, or remove it and its output", .0.display())]
     OtherExport(PathBuf),
