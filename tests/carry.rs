@@ -98,7 +98,10 @@ fn every_record_comes_out_once_and_as_it_was_in_each_form() {
     done(&["export", "--path", &path, "--output", text(&output)]);
     assert_eq!(records(&fs::read(&output).unwrap()), found);
     let again = queue(&["export", "--path", &path, "--output", text(&output)]);
-    assert!(error(&again).contains("all.bin is there already; name another file"), "{again:?}");
+    assert!(
+        error(&again).contains("all.bin is there already; name another file"),
+        "{again:?}"
+    );
 }
 
 #[test]

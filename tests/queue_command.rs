@@ -179,3 +179,35 @@ fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten() {
     });
     forgets(&mut daemon, false);
 }
+
+#[test]
+fn dead_letters_are_listed_with_their_reasons_and_written_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    let (before, path) = (files(dir.path()), dir.path().to_str().unwrap());
+    let listed = |more: &[&str]| {
+        let output = queue(&[&["dead-letters", "list", "--path", path], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let words = listed(&[]);
+    for part in [
+        "2023-11-14T22:13:21Z",
+        "cloud",
+        "5YJ3E1EA7KF000001",
+        "larger than the broker takes",
+        "1 dead letters, 3 bytes",
+    ] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert_eq!(listed(&["--vin", "5YJ3E1EA7KF000002"]), "0 dead letters, 0 bytes\n");
+    assert_eq!(listed(&["--origin", "listener"]), "0 dead letters, 0 bytes\n");
+
+    let exported = json(&queue(&["dead-letters", "export", "--path", path, "--output", "-"]));
+    assert_eq!(exported["txid"], "txid-7");
+    assert_eq!(
+        (&exported["record"], &exported["raw_base64"]),
+        (&7.into(), &"cmF3".into())
+    );
+    assert_eq!(files(dir.path()), before);
+}

@@ -78,7 +78,10 @@ pub async fn serve(socket: UnixListener, published: Arc<Published>, stop: Cancel
         });
     }
     connections.shutdown().await;
-    let path = socket.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    let path = socket
+        .local_addr()
+        .ok()
+        .and_then(|address| address.as_pathname().map(Path::to_owned));
     drop(socket);
     if let Some(Err(error)) = path.map(fs::remove_file) {
         tracing::debug!(%error, "the control socket's file stays until the next start");

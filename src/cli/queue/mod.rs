@@ -1,5 +1,6 @@
 //! `waystation queue`: what lies in the queue and whether all of it can be read; out of it, into it, and what is taken away.
 
+mod dead_letters;
 mod export;
 mod import;
 mod purge;
@@ -35,6 +36,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Erase a vehicle's records from the queue, the dead letters and the quarantine, while the gateway runs or not
     Purge(purge::PurgeArgs),
+    /// What could not be delivered or decoded, with the reasons
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Take away the place of a destination that is no longer configured
     Forget {
         /// Its name
@@ -159,6 +162,7 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Forget { destination, config } => {
             let config = config::load(&config.config)?;
             if config

@@ -1,0 +1,149 @@
+//! `waystation queue dead-letters`: what could not be delivered or decoded, and why.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::json;
+
+use super::{QueueError, QueueSource};
+use crate::cli::control;
+use crate::queue::{DeadLetter, InspectError, Queue, Step, walk_dead_letters};
+
+/// Arguments of `queue dead-letters`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DeadLettersArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// A line for each: number, time, who gave it up, vehicle, type, size, reason
+    List {
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Write them to a file whole, as JSON lines with the bytes in base64
+    Export {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// The file to write, or - for standard output
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    #[command(flatten)]
+    source: QueueSource,
+    /// Only those of this destination; "listener": what could not be decoded
+    #[arg(long)]
+    origin: Option<String>,
+    /// Only those of this vehicle
+    #[arg(long)]
+    vin: Option<String>,
+}
+
+pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
+    match &args.command {
+        Command::List { chosen } => {
+            let (mut letters, mut bytes) = (0_u64, 0);
+            each(chosen, |number, letter| {
+                (letters, bytes) = (letters + 1, bytes + letter.raw.len());
+                say!("{}", line(number, &letter));
+                Ok(())
+            })?;
+            say!("{letters} dead letters, {bytes} bytes");
+            Ok(())
+        }
+        Command::Export { chosen, output } => {
+            let failed = |path: &Path| {
+                let path = path.to_owned();
+                move |source| QueueError::Output { path, source }
+            };
+            let out: Box<dyn Write> = match output == Path::new("-") {
+                true => Box::new(io::stdout()),
+                false => Box::new(File::create_new(output).map_err(|error| match error.kind() {
+                    io::ErrorKind::AlreadyExists => QueueError::OutputExists(output.clone()),
+                    _ => failed(output)(error),
+                })?),
+            };
+            let mut out = BufWriter::new(out);
+            each(chosen, |number, letter| {
+                writeln!(out, "{}", whole(number, &letter)).map_err(failed(output))
+            })?;
+            out.flush().map_err(failed(output))
+        }
+    }
+}
+
+fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>) -> Result<(), QueueError> {
+    let dir = chosen.source.dir()?;
+    if Queue::in_use(&dir).map_err(InspectError::from)? {
+        control::ask(&dir, "/seal", "")?;
+    }
+    let wanted = |letter: &DeadLetter| {
+        chosen.origin.as_ref().is_none_or(|origin| *origin == letter.origin)
+            && chosen.vin.as_ref().is_none_or(|vin| *vin == letter.vin)
+    };
+    let mut missing = 0;
+    walk_dead_letters(&dir, |step| match step {
+        Step::Found((number, letter)) if wanted(&letter) => visit(number, letter),
+        Step::Missing(range, why) => {
+            missing += range.end - range.start;
+            eprintln!(
+                "waystation: dead letters {} to {} cannot be read: {why}",
+                range.start,
+                range.end - 1
+            );
+            Ok(())
+        }
+        Step::Found(_) | Step::Gone(_) | Step::Segment(..) => Ok(()),
+    })?;
+    match missing {
+        0 => Ok(()),
+        missing => Err(QueueError::Missing(missing)),
+    }
+}
+
+fn line(number: u64, letter: &DeadLetter) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(letter.at);
+    let empty = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    format!(
+        "{number:>8}  {}  {:<16} {:<17} {:<12} {:>7} B  {}",
+        humantime::format_rfc3339_seconds(at),
+        letter.origin,
+        empty(&letter.vin),
+        empty(&letter.record_type),
+        letter.raw.len(),
+        letter.reason
+    )
+}
+
+fn whole(number: u64, letter: &DeadLetter) -> serde_json::Value {
+    json!({
+        "number": number,
+        "origin": letter.origin,
+        "reason": letter.reason,
+        "at": letter.at,
+        "vin": letter.vin,
+        "type": letter.record_type,
+        "txid": String::from_utf8_lossy(&letter.txid),
+        "record": letter.record,
+        "received_at": letter.received_at,
+        "client_version": letter.client_version,
+        "raw_base64": BASE64.encode(&letter.raw),
+    })
+}
