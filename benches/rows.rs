@@ -37,6 +37,7 @@ fn batch(records: usize) -> Vec<Record> {
         client_version: "1.2.0".into(),
         payload: (0..PAYLOAD).map(|at| (at * 31 + n * 17) as u8).collect(),
         origin: None,
+        only: None,
     };
     (0..records).map(record).collect()
 }

@@ -65,6 +65,7 @@ fn every_record_comes_out_once_and_as_it_was_in_each_form() {
         assert_eq!(origin.to_string(), format!("{}-{number}", id.trim()));
         let as_it_was = Record {
             origin: None,
+            only: None,
             ..record.clone()
         };
         assert_eq!(as_it_was, fixture::record(number));

@@ -24,6 +24,7 @@ use daemon::{Daemon, wait_for};
 use mosquitto::{Mosquitto, Subscriber};
 use proxy::Proxy;
 use waystation::cli::simulate::Live;
+use waystation::queue::{Item, Queue};
 
 const SOME: Duration = Duration::from_secs(60);
 const VIN: &str = "5YJ3E1EA7KF000001";
@@ -123,6 +124,37 @@ fn a_search_of_the_files_finds_nothing_afterwards_and_the_rest_is_as_it_was() {
     assert!(!daemon.log().contains("ERROR"));
 }
 
+#[tokio::test]
+async fn the_first_record_of_all_can_be_erased_and_a_later_purge_keeps_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    queue.register("home", true);
+    let mut submitter = queue.submitter();
+    for number in 0..6 {
+        submitter.store(Item::Record(fixture::record(number))).await.unwrap();
+    }
+    for vin in ["5YJ3E1EA7KF000000", VIN] {
+        assert_eq!(queue.purge(vin).await.unwrap().records, 2);
+    }
+    let mut reader = queue.reader("home");
+    let mut numbers = Vec::new();
+    while reader.position() < 6 {
+        numbers.extend(
+            reader
+                .next(1 << 20)
+                .await
+                .unwrap()
+                .records
+                .iter()
+                .map(|queued| queued.id.number),
+        );
+    }
+    assert_eq!(numbers, [2, 5]);
+    assert_eq!(queue.snapshot().lost, 0);
+    drop(reader);
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+}
+
 #[test]
 fn a_running_gateway_goes_on_meanwhile() {
     let mut broker = Mosquitto::new();
@@ -190,7 +222,7 @@ fn a_reader_that_has_the_old_file_open_does_not_go_on_in_it() {
     let dir = tempfile::tempdir().unwrap();
     fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
     runtime.block_on(async {
-        let (queue, writer) = waystation::queue::Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+        let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
         queue.register("new", true);
         let mut reader = queue.reader("new");
         let first = reader.next(1).await.unwrap();

@@ -32,6 +32,7 @@ fn record(vin: &str, n: u64, bytes: usize) -> Record {
         client_version: "1".into(),
         payload: vec![n as u8; bytes].into(),
         origin: None,
+        only: None,
     }
 }
 

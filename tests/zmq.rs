@@ -194,6 +194,7 @@ fn flood(daemon: &Daemon, numbers: std::ops::Range<u64>) {
             client_version: "1".into(),
             payload: payload.clone(),
             origin: None,
+            only: None,
         };
         let queue = QueueId([1; 16]);
         portable::append(&mut bytes, RecordId { queue, number }, &record);

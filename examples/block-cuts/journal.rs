@@ -154,6 +154,7 @@ pub(crate) fn record((vehicle, count): Txid, bytes: usize) -> Record {
         client_version: "1.2.0".into(),
         payload: NOISE.slice(place..place + bytes),
         origin: None,
+        only: None,
     }
 }
 

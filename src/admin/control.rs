@@ -25,8 +25,8 @@ use super::Published;
 use crate::queue::{Import, ImportError, OrderError, Refusal};
 
 const MAX_CONNECTIONS: usize = 8;
-/// Names and VINs are far shorter.
-const LONGEST_ARGUMENT: usize = 4096;
+/// Names and VINs are far shorter; the numbers of all dead letters may be this long.
+const LONGEST_ARGUMENT: usize = 4 << 20;
 
 /// Where the socket of a queue's gateway is.
 pub fn socket_path(queue: &Path) -> PathBuf {
@@ -137,6 +137,13 @@ async fn carry_out(request: Request<Incoming>, published: &Published) -> Result<
             let purged = queue.purge(&argument(request).await?).await;
             let purged = purged.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
             Ok(serde_json::json!(purged).to_string())
+        }
+        "/retry" => {
+            let numbers = serde_json::from_str(&argument(request).await?)
+                .map_err(|error| Failed(StatusCode::BAD_REQUEST, error.to_string()))?;
+            let retried = queue.retry(numbers).await;
+            let retried = retried.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+            Ok(serde_json::json!(retried).to_string())
         }
         "/import" => import(request, published).await,
         path => {

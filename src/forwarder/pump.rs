@@ -21,6 +21,7 @@ use super::status::Status;
 use crate::config::Routes;
 use crate::destination::{Confirmation, Destination, News, Outcome, Rejected, Session};
 use crate::queue::{Batch, DeadLetter, Item, Queue, Queued, ReadError, Reader};
+use crate::record::Record;
 
 /// At a stop, a destination that confirms nothing for this long is not waited for any longer.
 const SETTLE_SILENCE: Duration = Duration::from_secs(3);
@@ -91,6 +92,13 @@ impl Pump {
             wanted: Wanted::new(routes, name),
             destination,
             status,
+        }
+    }
+
+    fn wants(&self, record: &Record) -> bool {
+        match &record.only {
+            Some(only) => **only == *self.name,
+            None => self.wanted.has(&record.record_type),
         }
     }
 
@@ -196,7 +204,7 @@ impl Pump {
             record_type: record.record_type.to_string(),
             txid: record.txid.clone(),
             raw: record.payload.clone(),
-            record: Some(queued.id.number),
+            record: Some(queued.stable_id()),
             received_at: record.received_at,
             client_version: record.client_version.to_string(),
         };
@@ -300,7 +308,7 @@ impl Transfer<'_> {
                 return Ok(());
             };
             let number = queued.id.number;
-            if !self.pump.wanted.has(&queued.record.record_type) {
+            if !self.pump.wants(&queued.record) {
                 self.flight.pass(number + 1);
                 continue;
             }

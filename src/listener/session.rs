@@ -233,6 +233,7 @@ impl Session {
                     client_version: Arc::clone(&self.client_version),
                     payload: stream.payload,
                     origin: None,
+                    only: None,
                 };
                 self.submit(Item::Record(record), Some(reply), size).await
             }
@@ -345,6 +346,7 @@ impl Session {
                 client_version: Arc::clone(&self.client_version),
                 payload,
                 origin: None,
+                only: None,
             }
         })
     }

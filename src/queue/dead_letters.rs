@@ -11,7 +11,7 @@ use prost::Message;
 use super::segment::Chunk;
 use super::segments::{Segments, SegmentsError};
 use crate::record::proto::store::StoredDeadLetter;
-use crate::record::stored::{FrameError, QueueId, append_message};
+use crate::record::stored::{FrameError, QueueId, RecordId, append_message};
 
 /// Something that cannot be delivered.
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ pub struct DeadLetter {
     pub txid: Bytes,
     /// The payload as it came, or the whole message where there is no payload in it.
     pub raw: Bytes,
-    /// Its number in the queue, if it was there.
-    pub record: Option<u64>,
+    /// What consumers know it by, if it was a record.
+    pub record: Option<RecordId>,
     /// When the gateway received it, milliseconds since the epoch.
     pub received_at: u64,
     /// The vehicle's client version.
@@ -39,7 +39,8 @@ pub struct DeadLetter {
 }
 
 /// The dead letter in a checked frame; `None` for one that was erased.
-pub(crate) fn read(message: Bytes, number: u64) -> Result<Option<DeadLetter>, FrameError> {
+pub(crate) fn read(message: Bytes, id: RecordId) -> Result<Option<DeadLetter>, FrameError> {
+    let number = id.number;
     let stored = StoredDeadLetter::decode(message).map_err(|error| FrameError::Content {
         number,
         reason: error.to_string(),
@@ -55,7 +56,10 @@ pub(crate) fn read(message: Bytes, number: u64) -> Result<Option<DeadLetter>, Fr
         record_type: stored.record_type,
         txid: stored.txid,
         raw: stored.raw,
-        record: stored.record,
+        record: stored.record.map(|number| RecordId {
+            queue: QueueId::from_slice(&stored.record_queue).unwrap_or(id.queue),
+            number,
+        }),
         received_at: stored.received_at_ms,
         client_version: stored.client_version,
     }))
@@ -103,7 +107,11 @@ impl DeadLetters {
                 record_type: letter.record_type.clone(),
                 txid: letter.txid.clone(),
                 raw: letter.raw.clone(),
-                record: letter.record,
+                record: letter.record.map(|record| record.number),
+                record_queue: letter
+                    .record
+                    .filter(|record| record.queue != self.queue)
+                    .map_or_else(Bytes::new, |record| Bytes::copy_from_slice(&record.queue.0)),
                 received_at_ms: letter.received_at,
                 client_version: letter.client_version.clone(),
                 erased: false,

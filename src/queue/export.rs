@@ -66,7 +66,7 @@ pub fn walk_dead_letters_on<E: From<InspectError>>(
     mut visit: impl FnMut(Step<(u64, DeadLetter)>) -> Result<(), E>,
 ) -> Result<(), E> {
     let decode = |message, id: RecordId| {
-        let letter = dead_letters::read(message, id.number)?;
+        let letter = dead_letters::read(message, id)?;
         Ok(letter.map(|letter| (id.number, letter)))
     };
     // The oldest go when they need space, and the newest before that is known.

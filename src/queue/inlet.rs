@@ -89,6 +89,8 @@ struct Waiting {
     line: VecDeque<Submission>,
     orders: Vec<Given>,
     bytes: usize,
+    /// A dead letter waits, and a whole destination for it.
+    urgent: bool,
     closing: bool,
     closed: bool,
 }
@@ -134,7 +136,7 @@ impl Inlet {
             waiting = self.wait(waiting, deadline - now);
         }
         let ready = Instant::now() + delay;
-        while waiting.line.len() < ENOUGH && waiting.bytes < ENOUGH_BYTES && !waiting.closing {
+        while waiting.line.len() < ENOUGH && waiting.bytes < ENOUGH_BYTES && !waiting.closing && !waiting.urgent {
             let now = Instant::now();
             if now >= ready {
                 break;
@@ -151,6 +153,7 @@ impl Inlet {
             batch.extend(waiting.line.pop_front());
         }
         waiting.bytes -= bytes;
+        waiting.urgent = false;
         Some(batch)
     }
 
@@ -287,6 +290,7 @@ impl Submitter {
                 return Err(Refusal::Stopped);
             }
             waiting.bytes += bytes;
+            waiting.urgent |= matches!(item, Item::DeadLetter(_));
             waiting.line.push_back(Submission {
                 item,
                 bytes,

@@ -2,6 +2,7 @@
 //!
 //! What stays keeps its number and its bytes. An erased record leaves its number, so that nobody takes it for lost.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -16,7 +17,7 @@ use super::segments::{Segments, SegmentsError};
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use super::{OrderError, Queue, Shared};
 use crate::record::proto::store::{StoredDeadLetter, StoredRecord};
-use crate::record::stored::{QueueId, append_message, next_frame};
+use crate::record::stored::{QueueId, append_erased, next_frame};
 
 /// What was erased.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,6 +51,9 @@ pub enum PurgeError {
 
 /// Bytes that are searched, and written, at once.
 const WINDOW: usize = 1 << 20;
+/// The fields of `protos/store.proto` that say so.
+const RECORD_ERASED: u32 = 10;
+const LETTER_ERASED: u32 = 12;
 /// Of a segment that cannot say it: what was before it does not get old by it.
 const BEGAN_UNKNOWN: u64 = u64::MAX / 2;
 
@@ -69,10 +73,10 @@ impl Queue {
 impl Shared {
     fn purge(&self, vin: &str) -> Result<Purged, PurgeError> {
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        let finder = memmem::Finder::new(vin);
         let eraser = Eraser {
             queue: self.id,
-            vin,
-            finder: memmem::Finder::new(vin),
+            which: Which::Vehicle(vin, &finder),
         };
         let mut purged = Purged::default();
         purged.records = self.segments.erase(&eraser, &mut purged.left)?;
@@ -82,12 +86,29 @@ impl Shared {
         purged.quarantined = eraser.quarantine(&*segments.disk, segments.quarantine.dir(), &mut purged.left)?;
         Ok(purged)
     }
+
+    /// Erases dead letters by their numbers. Returns how many.
+    pub(super) fn erase_letters(&self, numbers: &BTreeSet<u64>) -> Result<u64, PurgeError> {
+        let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        let eraser = Eraser {
+            queue: self.id,
+            which: Which::Letters(numbers),
+        };
+        Ok(self.dead_letters.erase(&eraser, &mut Vec::new())?)
+    }
 }
 
 struct Eraser<'a> {
     queue: QueueId,
-    vin: &'a str,
-    finder: memmem::Finder<'a>,
+    which: Which<'a>,
+}
+
+/// What is to go.
+enum Which<'a> {
+    /// Everything of a vehicle.
+    Vehicle(&'a str, &'a memmem::Finder<'a>),
+    /// Dead letters with these numbers.
+    Letters(&'a BTreeSet<u64>),
 }
 
 impl Segments {
@@ -107,11 +128,15 @@ impl Segments {
 
     fn erase_in(&self, first: u64, eraser: &Eraser<'_>, left: &mut Vec<PathBuf>) -> Result<u64, SegmentsError> {
         let path = self.path(first);
-        let Some(file) = open(&*self.disk, &path)?.filter(|file| eraser.is_named_in(&**file)) else {
+        let numbers = first..self.sealed_end(first)?;
+        let concerns = |file: &Arc<dyn DiskFile>| match &eraser.which {
+            Which::Vehicle(..) => eraser.is_named_in(&**file),
+            Which::Letters(letters) => letters.range(numbers.clone()).next().is_some(),
+        };
+        let Some(file) = open(&*self.disk, &path)?.filter(concerns) else {
             return Ok(0);
         };
-        let salvage = Salvage::find(&*file, eraser.queue, first..self.sealed_end(first)?)
-            .map_err(failed("look through", &path))?;
+        let salvage = Salvage::find(&*file, eraser.queue, numbers).map_err(failed("look through", &path))?;
         let meta = SealedSegment::open(&*self.disk, &path).map_or(
             Meta {
                 queue: eraser.queue,
@@ -172,26 +197,10 @@ impl Segments {
 impl Eraser<'_> {
     /// Whether the VIN is in a file. What cannot be read may hold it.
     fn is_named_in(&self, file: &dyn DiskFile) -> bool {
-        self.search(file).unwrap_or(true)
-    }
-
-    fn search(&self, file: &dyn DiskFile) -> std::io::Result<bool> {
-        let length = file.length()?;
-        let overlap = self.vin.len() as u64;
-        let mut buffer = vec![0; WINDOW];
-        let mut at = 0;
-        while at < length {
-            let window = &mut buffer[..(length - at).min(WINDOW as u64) as usize];
-            file.read_at(window, at)?;
-            if self.finder.find(window).is_some() {
-                return Ok(true);
-            }
-            if at + window.len() as u64 == length {
-                break;
-            }
-            at += window.len() as u64 - overlap.min(window.len() as u64 - 1);
+        match &self.which {
+            Which::Vehicle(vin, finder) => search(file, vin, finder).unwrap_or(true),
+            Which::Letters(_) => false,
         }
-        Ok(false)
     }
 
     /// Puts what stays into a new segment. Returns how many were erased.
@@ -217,27 +226,13 @@ impl Eraser<'_> {
         let (mut kept, mut end) = (Vec::with_capacity(raw.bytes.len()), first);
         for (number, frame, message) in frames(raw, self.queue) {
             end = number + 1;
-            match self.kind_of(&message) {
+            match self.kind_of(number, &message) {
                 None => {
                     kept.extend_from_slice(&frame);
                     continue;
                 }
-                Some(Kind::Record) => {
-                    let rest = StoredRecord {
-                        number,
-                        erased: true,
-                        ..StoredRecord::default()
-                    };
-                    append_message(&mut kept, self.queue, number, &rest);
-                }
-                Some(Kind::DeadLetter) => {
-                    let rest = StoredDeadLetter {
-                        number,
-                        erased: true,
-                        ..StoredDeadLetter::default()
-                    };
-                    append_message(&mut kept, self.queue, number, &rest);
-                }
+                Some(Kind::Record) => append_erased(&mut kept, self.queue, number, RECORD_ERASED),
+                Some(Kind::DeadLetter) => append_erased(&mut kept, self.queue, number, LETTER_ERASED),
             }
             *erased += 1;
         }
@@ -248,15 +243,20 @@ impl Eraser<'_> {
         }
     }
 
-    /// What a message is, if it is the vehicle's.
-    fn kind_of(&self, message: &Bytes) -> Option<Kind> {
-        self.finder.find(message)?;
-        // Neither can be read as the other: their fourth and fifth fields differ in kind.
-        if let Ok(record) = StoredRecord::decode(message.clone()) {
-            return (record.vin == self.vin).then_some(Kind::Record);
+    /// What a message is, if it is to go.
+    fn kind_of(&self, number: u64, message: &Bytes) -> Option<Kind> {
+        match &self.which {
+            Which::Letters(letters) => letters.contains(&number).then_some(Kind::DeadLetter),
+            Which::Vehicle(vin, finder) => {
+                finder.find(message)?;
+                // Neither can be read as the other: their fourth and fifth fields differ in kind.
+                if let Ok(record) = StoredRecord::decode(message.clone()) {
+                    return (record.vin == *vin).then_some(Kind::Record);
+                }
+                let letter = StoredDeadLetter::decode(message.clone()).ok()?;
+                (letter.vin == *vin).then_some(Kind::DeadLetter)
+            }
         }
-        let letter = StoredDeadLetter::decode(message.clone()).ok()?;
-        (letter.vin == self.vin).then_some(Kind::DeadLetter)
     }
 
     /// Files that were set aside keep the intact messages of other vehicles, one behind the other.
@@ -291,8 +291,8 @@ impl Eraser<'_> {
             let chunks = salvage.read(&*file, at, WINDOW).map_err(failed("read", path))?;
             let Some(last) = chunks.last() else { break };
             at = count_unchecked(last);
-            for (_, frame, message) in chunks.into_iter().flat_map(|raw| frames(raw, queue)) {
-                if self.kind_of(&message).is_some() {
+            for (number, frame, message) in chunks.into_iter().flat_map(|raw| frames(raw, queue)) {
+                if self.kind_of(number, &message).is_some() {
                     erased += 1;
                     continue;
                 }
@@ -327,6 +327,25 @@ fn frames(raw: RawChunk, queue: QueueId) -> impl Iterator<Item = (u64, Bytes, By
         let message = next_frame(&mut rest, queue, number).ok()?;
         Some((number, before.slice(..before.len() - rest.len()), message))
     })
+}
+
+fn search(file: &dyn DiskFile, vin: &str, finder: &memmem::Finder<'_>) -> std::io::Result<bool> {
+    let length = file.length()?;
+    let overlap = vin.len() as u64;
+    let mut buffer = vec![0; WINDOW];
+    let mut at = 0;
+    while at < length {
+        let window = &mut buffer[..(length - at).min(WINDOW as u64) as usize];
+        file.read_at(window, at)?;
+        if finder.find(window).is_some() {
+            return Ok(true);
+        }
+        if at + window.len() as u64 == length {
+            break;
+        }
+        at += window.len() as u64 - overlap.min(window.len() as u64 - 1);
+    }
+    Ok(false)
 }
 
 /// A file, unless it has gone.

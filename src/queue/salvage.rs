@@ -212,6 +212,7 @@ mod tests {
                 client_version: "1".into(),
                 payload: vec![number as u8; payload].into(),
                 origin: None,
+                only: None,
             };
             append_frame(&mut self.content, QUEUE, number, &record);
         }

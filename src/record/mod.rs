@@ -30,4 +30,6 @@ pub struct Record {
     pub payload: Bytes,
     /// What consumers know it by, when it was imported from another gateway's queue.
     pub origin: Option<stored::RecordId>,
+    /// The one destination that it is for, when it was that one's dead letter.
+    pub only: Option<Arc<str>>,
 }

@@ -87,6 +87,7 @@ pub fn next(input: &mut BytesMut) -> Result<Option<Record>, PortableError> {
             queue,
             number: read.number,
         }),
+        only: None,
     }))
 }
 
@@ -111,6 +112,7 @@ mod tests {
             client_version: "1.2.0".into(),
             payload: vec![n; 300].into(),
             origin: Some(id(u64::from(n))),
+            only: None,
         }
     }
 

@@ -91,6 +91,7 @@ mod tests {
             client_version: "1".into(),
             payload: vec![8; number as usize % 300].into(),
             origin: None,
+            only: None,
         };
         append_frame(bytes, QUEUE, number, &record)
     }

@@ -99,8 +99,21 @@ pub fn append_frame(chunk: &mut Vec<u8>, queue: QueueId, number: u64, record: &R
         put_bytes(chunk, 8, &origin.queue.0);
         put_uint(chunk, 9, origin.number);
     }
+    if let Some(only) = &record.only {
+        put_bytes(chunk, 11, only.as_bytes());
+    }
     seal_frame(chunk, start, queue, number);
     chunk.len() - start
+}
+
+/// Appends what is left of a message that was erased: its number, which a search of damaged files finds it by, and the
+/// field that says so.
+pub fn append_erased(chunk: &mut Vec<u8>, queue: QueueId, number: u64, field: u32) {
+    let start = chunk.len();
+    chunk.put_bytes(0, FRAME_HEADER);
+    put_uint(chunk, 1, number);
+    put_uint(chunk, field, 1);
+    seal_frame(chunk, start, queue, number);
 }
 
 /// Appends any message as a frame: dead letters are stored the same way.
@@ -178,6 +191,7 @@ pub fn read_record(message: Bytes, number: u64) -> Result<Option<Record>, FrameE
         client_version: stored.client_version.into(),
         payload: stored.payload,
         origin,
+        only: Some(stored.only).filter(|only| !only.is_empty()).map(Into::into),
     }))
 }
 
@@ -198,6 +212,7 @@ mod tests {
                 queue: QueueId([n; 16]),
                 number: 5,
             }),
+            only: (n == 2).then(|| "cloud".into()),
         }
     }
 

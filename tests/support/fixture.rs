@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use waystation::queue::{DeadLetter, Item, Queue, Settings, WhenFull};
 use waystation::record::Record;
+use waystation::record::stored::RecordId;
 
 pub(crate) const RECORDS: u64 = 60;
 pub(crate) const CURSORS: [(&str, u64); 2] = [("cloud", 40), ("home", 25)];
@@ -31,6 +32,7 @@ pub(crate) fn record(number: u64) -> Record {
         client_version: "1.2.0".into(),
         payload: (0..400).map(|at| (number + at) as u8).collect(),
         origin: None,
+        only: None,
     }
 }
 
@@ -56,7 +58,10 @@ pub(crate) async fn write(target: &Path) {
         record_type: "V".to_owned(),
         txid: Bytes::from_static(b"txid-7"),
         raw: Bytes::from_static(b"raw"),
-        record: Some(7),
+        record: Some(RecordId {
+            queue: queue.id(),
+            number: 7,
+        }),
         received_at: 1_700_000_000_007,
         client_version: "1.2.0".to_owned(),
     };

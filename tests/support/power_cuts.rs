@@ -455,6 +455,7 @@ pub(crate) fn record((vehicle, count): Txid, bytes: usize) -> Record {
         client_version: "1.2.0".into(),
         payload: Bytes::from(vec![count as u8; bytes]),
         origin: None,
+        only: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `waystation queue dead-letters`: what could not be delivered or decoded, and why.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use super::{QueueError, QueueSource};
-use crate::cli::control;
-use crate::queue::{DeadLetter, InspectError, Queue, Step, walk_dead_letters};
+use crate::cli::control::{self, ControlError};
+use crate::config;
+use crate::gateway;
+use crate::queue::{DeadLetter, InspectError, Queue, Retried, Step, walk_dead_letters};
 
 /// Arguments of `queue dead-letters`.
 #[derive(Debug, clap::Args)]
@@ -34,6 +37,14 @@ enum Command {
         /// The file to write, or - for standard output
         #[arg(long, short)]
         output: PathBuf,
+    },
+    /// Hand them to the destinations that gave them up once more
+    Retry {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Only the one with this number; may be given several times
+        #[arg(long)]
+        number: Vec<u64>,
     },
 }
 
@@ -80,7 +91,38 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
             })?;
             out.flush().map_err(failed(output))
         }
+        Command::Retry { chosen, number } => retry(chosen, number),
     }
+}
+
+fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
+    let mut numbers = BTreeSet::new();
+    each(chosen, |number, _| {
+        if only.is_empty() || only.contains(&number) {
+            numbers.insert(number);
+        }
+        Ok(())
+    })?;
+    if let Some(unknown) = only.iter().find(|number| !numbers.contains(number)) {
+        return Err(QueueError::NoLetter(*unknown));
+    }
+    let dir = chosen.source.dir()?;
+    let retried: Retried = match Queue::in_use(&dir).map_err(InspectError::from)? {
+        true => {
+            let answer = control::ask(&dir, "/retry", &json!(numbers).to_string())?;
+            serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?
+        }
+        false => {
+            let (queue, writer) = gateway::open_queue(&config::load(&chosen.source.config.config)?)?;
+            let retried = control::runtime()?.block_on(queue.retry(numbers));
+            let closed = writer.close();
+            let retried = retried?;
+            closed?;
+            retried
+        }
+    };
+    say!("{} are tried again, {} stay", retried.records, retried.stay);
+    Ok(())
 }
 
 fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>) -> Result<(), QueueError> {
@@ -141,7 +183,7 @@ fn whole(number: u64, letter: &DeadLetter) -> serde_json::Value {
         "vin": letter.vin,
         "type": letter.record_type,
         "txid": String::from_utf8_lossy(&letter.txid),
-        "record": letter.record,
+        "record": letter.record.map(|record| record.to_string()),
         "received_at": letter.received_at,
         "client_version": letter.client_version,
         "raw_base64": BASE64.encode(&letter.raw),

@@ -15,7 +15,7 @@ use super::control::{self, ControlError};
 use super::run::ConfigArgs;
 use crate::config::{self, ConfigError};
 use crate::gateway::StartError;
-use crate::queue::{Depth, InspectError, Inspection, OpenError, PurgeError, Queue, WriterError, inspect};
+use crate::queue::{Depth, InspectError, Inspection, OpenError, PurgeError, Queue, RetryError, WriterError, inspect};
 
 /// Arguments of `queue`.
 #[derive(Debug, clap::Args)]
@@ -114,6 +114,12 @@ pub enum QueueError {
     /// An import.
     #[error(transparent)]
     Import(#[from] import::Interrupted),
+    /// Dead letters that were to be tried again.
+    #[error(transparent)]
+    Retry(#[from] RetryError),
+    /// A dead letter that is not there.
+    #[error("there is no dead letter {0} among those chosen; `waystation queue dead-letters list` shows all")]
+    NoLetter(u64),
     /// A purge.
     #[error(transparent)]
     Purge(#[from] PurgeError),

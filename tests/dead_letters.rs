@@ -1,0 +1,168 @@
+//! Dead letters and their way back: what a destination refused is handed to it once more, and to nobody else.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/account.rs"]
+mod account;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/fixture.rs"]
+mod fixture;
+#[path = "support/kafka.rs"]
+mod kafka;
+#[path = "support/raw.rs"]
+mod raw;
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use bytes::Bytes;
+use daemon::{Daemon, wait_for};
+use waystation::queue::{DeadLetter, Item, Queue, Retried};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn dead_letters(daemon: &Daemon, arguments: &[&str]) -> Output {
+    let config = daemon.path("config.toml");
+    Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .args(["queue", "dead-letters"])
+        .args(arguments)
+        .arg("--config")
+        .arg(config)
+        .output()
+        .unwrap()
+}
+
+fn words(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn what_was_too_large_arrives_when_the_limit_is_raised_and_only_where_it_was_refused() {
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mut daemon = Daemon::new(
+        1,
+        "",
+        &format!(
+            r#"
+            [records]
+            V = ["cloud", "file"]
+            [destinations.cloud]
+            type = "kafka"
+            namespace = "fleet"
+            properties = {{ "bootstrap.servers" = "{}", "message.max.bytes" = 2000 }}
+            [destinations.file]
+            type = "log"
+            path = "records.jsonl"
+            "#,
+            cluster.bootstrap_servers()
+        ),
+    );
+    daemon.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (txid, bytes) in [("first", 5000), ("small", 100), ("second", 6000)] {
+        let payload = raw::padded_vehicle_payload(bytes);
+        runtime.block_on(raw::send_one(&daemon, "V", txid.as_bytes(), &payload));
+    }
+    daemon.wait_drained("cloud", LONG);
+    daemon.wait_drained("file", LONG);
+    let listed = words(&dead_letters(&daemon, &["list"]));
+    assert!(listed.contains("2 dead letters"), "{listed}");
+    assert!(listed.contains("more than message.max.bytes allows"), "{listed}");
+
+    // Refused again, it is a dead letter again.
+    assert_eq!(
+        words(&dead_letters(&daemon, &["retry", "--number", "0"])),
+        "1 are tried again, 0 stay\n"
+    );
+    wait_for("it is refused again", LONG, || daemon.figure("cloud", "refused") == 3);
+    assert!(words(&dead_letters(&daemon, &["list"])).contains("2 dead letters"));
+
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+    daemon.edit("\"message.max.bytes\" = 2000", "\"message.max.bytes\" = 1000000");
+    // While no gateway runs, and while one does.
+    assert_eq!(
+        words(&dead_letters(&daemon, &["retry", "--number", "1"])),
+        "1 are tried again, 0 stay\n"
+    );
+    daemon.start();
+    assert_eq!(
+        words(&dead_letters(&daemon, &["retry", "--origin", "cloud"])),
+        "1 are tried again, 0 stay\n"
+    );
+    let unknown = dead_letters(&daemon, &["retry", "--number", "1"]);
+    let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        error.contains("there is no dead letter 1 among those chosen"),
+        "{error}"
+    );
+    assert_eq!(words(&dead_letters(&daemon, &["list"])), "0 dead letters, 0 bytes\n");
+
+    wait_for("all three are there", LONG, || reading.messages().len() == 3);
+    daemon.wait_drained("file", LONG);
+    let in_file: Vec<_> = fs::read_to_string(daemon.path("records.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            (
+                line["txid"].as_str().unwrap().to_owned(),
+                line["record"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(in_file.len(), 3, "nothing came to the file twice: {in_file:?}");
+    for message in reading.messages() {
+        let id = (message.header("txid"), message.header("record"));
+        assert!(
+            in_file.contains(&id),
+            "{id:?} in {in_file:?}: the id that it always had"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_record_or_nobodys_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    queue.register("cloud", true);
+    let letter = |origin: &str, record| DeadLetter {
+        origin: origin.to_owned(),
+        reason: "no".to_owned(),
+        at: 1,
+        vin: "5YJ3E1EA7KF000001".to_owned(),
+        record_type: "V".to_owned(),
+        txid: Bytes::from_static(b"t"),
+        raw: Bytes::from_static(b"raw"),
+        record,
+        received_at: 1,
+        client_version: String::new(),
+    };
+    let id = waystation::record::stored::RecordId {
+        queue: queue.id(),
+        number: 9,
+    };
+    let mut submitter = queue.submitter();
+    for letter in [
+        letter("listener", None),
+        letter("gone", Some(id)),
+        letter("cloud", Some(id)),
+    ] {
+        submitter.store(Item::DeadLetter(letter)).await.unwrap();
+    }
+    let retried = queue.retry((0..3).collect()).await.unwrap();
+    assert_eq!(retried, Retried { records: 1, stay: 2 });
+    let again = queue.retry((0..3).collect()).await.unwrap();
+    assert_eq!(again, Retried { records: 0, stay: 2 });
+    let mut reader = queue.reader("cloud");
+    let batch = reader.next(1 << 20).await.unwrap();
+    let [record] = &batch.records[..] else {
+        panic!("{batch:?}")
+    };
+    assert_eq!((record.stable_id(), record.record.only.as_deref()), (id, Some("cloud")));
+    drop(reader);
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+}
