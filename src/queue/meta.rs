@@ -13,6 +13,9 @@ use crate::record::stored::QueueId;
 /// The format that this build writes.
 pub(crate) const FORMAT: u64 = 1;
 
+/// When a segment began that cannot say it any more.
+pub(crate) const BEGAN_UNKNOWN: u64 = u64::MAX;
+
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 /// What a segment says about itself.

@@ -6,6 +6,7 @@
 mod backend;
 mod cursor;
 mod dead_letters;
+mod eraser;
 mod export;
 mod guarded;
 mod import;
@@ -35,7 +36,7 @@ mod writer;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -101,6 +102,8 @@ pub(crate) struct Shared {
     dead_letters: Arc<Segments>,
     /// Held by the one that erases.
     purging: Mutex<()>,
+    /// What goes from file to file is to end before its next one.
+    closing: AtomicBool,
     tail: Mutex<Tail>,
     positions: Positions,
     /// One more than the number of the newest committed record.
@@ -282,10 +285,15 @@ impl Queue {
 impl WriterThread {
     /// Commits what waits, saves the cursors, closes the files. To be called when senders and readers have ended.
     pub fn close(self) -> Result<(), WriterError> {
+        self.shared.closing.store(true, Ordering::Relaxed);
         self.shared.inlet.close();
-        self.thread
+        let result = self
+            .thread
             .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // The directory's lock is given back when nobody changes anything in it any more.
+        let _nobody_erases = self.shared.purging.lock().unwrap_or_else(PoisonError::into_inner);
+        result
     }
 
     /// Whether the thread has ended by itself, which only a failure makes it do.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -119,6 +119,7 @@ impl Queue {
             segments,
             dead_letters: Arc::clone(&letters),
             purging: Mutex::default(),
+            closing: AtomicBool::new(false),
             tail: Mutex::new(Tail::new(TAIL_BYTES)),
             positions: Positions::new(positions.clone(), &optional),
             counts: Counts::default(),

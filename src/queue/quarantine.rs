@@ -90,6 +90,16 @@ impl Quarantine {
         }
     }
 
+    /// Takes such a note away: the segment is as good as any now.
+    pub(crate) fn retract(&self, path: &Path) {
+        match self.disk.remove(&self.dir.join(announcement(path))) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%error, segment = %path.display(), "its note stays in quarantine");
+            }
+            _ => {}
+        }
+    }
+
     /// The files of a directory, of some, that are announced.
     pub(crate) fn announced<'a>(&self, paths: impl Iterator<Item = (u64, &'a Path)>) -> BTreeSet<u64> {
         // Without the list a damaged segment is removed when it is consumed, as an intact one is.

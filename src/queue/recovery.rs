@@ -67,7 +67,10 @@ impl Segments {
                 && let Some(meta) = misplaced::holds(&**disk, dir, first).filter(|meta| Some(meta.queue) == queue)
             {
                 let there = found.contains_key(&meta.first);
-                if misplaced::put_right(&**disk, dir, first, meta.first, there)? {
+                if !misplaced::is_itself(&**disk, dir, meta.first)
+                    && misplaced::rename(&**disk, dir, first, meta.first, there)?
+                {
+                    storage::sync_dir(&**disk, dir)?;
                     found.insert(meta.first, dir.join(meta::file_name(meta.first)));
                     found.extend(there.then_some((first, path)));
                     continue;

@@ -48,7 +48,7 @@ impl Segments {
             let damaged = self.damaged(first);
             let read = match &damaged {
                 Some(damaged) => self.read_damaged(first, damaged, from, max_bytes),
-                None => self.read_rows(first, next, from, max_bytes, handle).map(Some),
+                None => self.read_rows(first, from, max_bytes, handle).map(Some),
             };
             let error = match read {
                 Ok(None) => continue,
@@ -62,7 +62,7 @@ impl Segments {
             }
             // What follows is another way of reading, or none.
             self.lock().failures.remove(&first);
-            if damaged.is_some() || !self.salvage(first, next, &error, handle)? {
+            if damaged.is_some() || !self.salvage(first, &error, handle)? {
                 self.give_up(first, next.unwrap_or_else(|| self.end()), &error)?;
                 return Ok(Read {
                     chunks: Vec::new(),
@@ -101,19 +101,18 @@ impl Segments {
     fn read_rows(
         &self,
         first: u64,
-        next: Option<u64>,
         from: u64,
         max_bytes: usize,
         handle: &mut ReadHandle,
     ) -> Result<Read, SegmentError> {
-        let (from, bound) = (from.max(first), next.unwrap_or_else(|| self.end()));
+        let (from, bound) = (from.max(first), self.after(first).unwrap_or_else(|end| end));
         let sealed = self.opened(first, handle)?;
         let (mut chunks, meta) = (sealed.read(from, max_bytes)?, sealed.meta);
         // A damaged key must not hide what is intact behind this segment.
         chunks.retain(|chunk| (first..bound).contains(&chunk.first));
         let path = self.path(first);
         if chunks.is_empty() {
-            let end = self.end_of(next, handle)?;
+            let end = self.end_of(first, handle)?;
             if from < end && self.search(first, from, end)?.records() > 0 {
                 return Err(segment::damaged(&path, format!("its rows lack record {from}")));
             }
@@ -151,14 +150,23 @@ impl Segments {
 
     /// Where the records of a sealed segment end.
     pub(super) fn sealed_end(&self, first: u64) -> Result<u64, SegmentError> {
-        let next = self.lock().segments.range(first + 1..).next().map(|(next, _)| *next);
-        self.end_of(next, &mut ReadHandle::default())
+        self.end_of(first, &mut ReadHandle::default())
+    }
+
+    /// Where the segment behind this one begins or, where there is none, the end of all: of one moment.
+    fn after(&self, first: u64) -> Result<u64, u64> {
+        let listed = self.lock();
+        let next = listed.segments.range(first + 1..).next();
+        next.map(|(next, _)| *next).ok_or(listed.end)
     }
 
     /// Where the records of a segment end, by what the next one says that it follows. Numbers between that and the next
     /// one's first may be in the file as well, and were never committed.
-    fn end_of(&self, next: Option<u64>, handle: &mut ReadHandle) -> Result<u64, SegmentError> {
-        let Some(next) = next else { return Ok(self.end()) };
+    fn end_of(&self, first: u64, handle: &mut ReadHandle) -> Result<u64, SegmentError> {
+        let next = match self.after(first) {
+            Ok(next) => next,
+            Err(end) => return Ok(end),
+        };
         let known = self.damaged(next);
         let meta = match known {
             Some(damaged) => damaged.meta,
@@ -188,13 +196,7 @@ impl Segments {
 
     /// Looks for what is intact in a segment that cannot be read by its rows. `true`: something is, or somebody else has
     /// dealt with it meanwhile.
-    fn salvage(
-        &self,
-        first: u64,
-        next: Option<u64>,
-        error: &SegmentError,
-        handle: &mut ReadHandle,
-    ) -> Result<bool, SegmentsError> {
+    fn salvage(&self, first: u64, error: &SegmentError, handle: &mut ReadHandle) -> Result<bool, SegmentsError> {
         let _one_at_a_time = self.salvaging.lock().unwrap_or_else(PoisonError::into_inner);
         if self.damaged(first).is_some() || !self.lock().segments.contains_key(&first) {
             return Ok(true);
@@ -205,7 +207,7 @@ impl Segments {
         if self.put_right(first)? {
             return Ok(true);
         }
-        let end = self.end_of(next, handle)?;
+        let end = self.end_of(first, handle)?;
         let salvage = self.search(first, first, end)?;
         if salvage.records() == 0 {
             return Ok(false);

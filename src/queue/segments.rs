@@ -241,7 +241,8 @@ impl Segments {
         // One that cannot be read is found by its readers; a later one's beginning keeps it longer, never shorter.
         let began = later
             .into_iter()
-            .find_map(|later| Some(SealedSegment::open(&*self.disk, &self.path(later)).ok()?.meta.began))?;
+            .filter_map(|later| Some(SealedSegment::open(&*self.disk, &self.path(later)).ok()?.meta.began))
+            .find(|began| *began != meta::BEGAN_UNKNOWN)?;
         self.lock().began.insert(next, began);
         Some((first, end, began))
     }

@@ -92,7 +92,7 @@ pub(crate) fn create_dir(disk: &dyn Disk, path: &Path) -> Result<(), StorageErro
     disk.create_dir(path).map_err(failed("create", path))
 }
 
-fn sync_dir(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
+pub(crate) fn sync_dir(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
     disk.sync_dir(path).map_err(failed("sync", path))
 }
 
@@ -107,12 +107,6 @@ pub(crate) fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), Stor
         sync_dir(disk, old)?;
     }
     Ok(())
-}
-
-/// Two files of one directory exchange their names, then it is synced.
-pub(crate) fn exchange(disk: &dyn Disk, one: &Path, other: &Path) -> Result<(), StorageError> {
-    disk.exchange(one, other).map_err(failed("exchange the name of", one))?;
-    one.parent().map_or(Ok(()), |dir| sync_dir(disk, dir))
 }
 
 /// Unlinks, then syncs the directory.

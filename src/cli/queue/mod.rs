@@ -124,7 +124,7 @@ pub enum QueueError {
     #[error(transparent)]
     Purge(#[from] PurgeError),
     /// Another vehicle's records name it.
-    #[error("other vehicles' records name it still, in {}", list(.0))]
+    #[error("it may still be in {}: these cannot be read, or other vehicles' records name it", list(.0))]
     StillNamed(Vec<PathBuf>),
     /// The destination is not there.
     #[error("{0:?} has no place in the queue; `waystation queue show` lists those that have")]

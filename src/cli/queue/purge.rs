@@ -50,13 +50,19 @@ fn say(args: &PurgeArgs, purged: &Purged) {
         records,
         dead_letters,
         quarantined,
+        removed,
         ..
     } = purged;
     match args.json {
         true => say!("{}", serde_json::json!(purged)),
-        false => say!(
-            "{}: {records} records, {dead_letters} dead letters and {quarantined} messages in quarantine are erased",
-            args.vin
-        ),
+        false => {
+            for path in removed {
+                say!("{} is gone: nothing else in it could be read", path.display());
+            }
+            say!(
+                "{}: {records} records, {dead_letters} dead letters and {quarantined} messages in quarantine are erased",
+                args.vin
+            )
+        }
     }
 }
