@@ -165,7 +165,10 @@ fn an_export_that_was_killed_goes_on_where_it_was() {
     assert_eq!(before["records"], 18, "the first segment's are known to be there");
 
     let other = queue(&[&arguments[..], &["--type", "V"]].concat());
-    assert!(error(&other).contains("with other arguments"), "{other:?}");
+    assert!(
+        error(&other).contains("from another queue or with other arguments"),
+        "{other:?}"
+    );
     let resumed = done(&arguments);
     assert!(error(&resumed).contains("going on at record"), "{resumed:?}");
     let found = records(&fs::read(&output).unwrap());
@@ -247,6 +250,12 @@ fn a_stick_carries_records_from_a_running_gateway_to_another() {
     done(&["export", "--config", text(&config), "--output", text(&early)]);
     let early = records(&fs::read(early).unwrap());
     assert!(early.len() as u64 >= committed, "{} of {committed}", early.len());
+    let early: Vec<_> = early.iter().map(|record| record.origin.unwrap().number).collect();
+    assert_eq!(
+        early,
+        (0..early.len() as u64).collect::<Vec<_>>(),
+        "each once, none left out"
+    );
     let tallies = fleet.join().unwrap();
     let stick = depot.path("stick.bin");
     done(&["export", "--config", text(&config), "--output", text(&stick)]);
@@ -320,4 +329,103 @@ fn a_file_that_is_no_export_is_refused_and_what_was_whole_is_kept() {
     }
     daemon.wait_drained("file", SOME);
     assert_eq!(arrived(&daemon).values().sum::<usize>(), 2 * 41);
+}
+
+#[test]
+fn a_queue_that_has_been_delivered_gives_an_empty_export() {
+    let mut daemon = Daemon::new(1, "", FILE);
+    daemon.start();
+    let live = Arc::new(Live::default());
+    daemon.drive(1, 20, 0.0, &live).join().unwrap();
+    daemon.wait_drained("file", SOME);
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+    let config = daemon.path("config.toml");
+    let output = done(&["export", "--config", text(&config), "--output", "-"]);
+    assert!(
+        output.stdout.is_empty() && !error(&output).contains("cannot be read"),
+        "{output:?}"
+    );
+    let late = done(&["export", "--config", text(&config), "--output", "-", "--from", "5"]);
+    assert!(error(&late).contains("have left the queue"), "{late:?}");
+}
+
+#[test]
+fn segments_under_each_others_names_are_exported_in_order() {
+    let (dir, path) = sample();
+    let segments = dir.path().join("queue/segments");
+    let [first, second, spare] = ["00000000000000000018.redb", "00000000000000000036.redb", "spare"];
+    for (from, to) in [(first, spare), (second, first), (spare, second)] {
+        fs::rename(segments.join(from), segments.join(to)).unwrap();
+    }
+    let output = done(&["export", "--path", &path, "--output", "-"]);
+    let numbers = records(&output.stdout)
+        .into_iter()
+        .map(|record| record.origin.unwrap().number);
+    assert_eq!(numbers.collect::<Vec<_>>(), (18..60).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_interrupted_export_goes_on_only_in_its_own_queue_and_its_own_file() {
+    let (dir, path) = sample();
+    let output = dir.path().join("stick.bin");
+    let arguments = ["export", "--path", &path, "--output", text(&output)];
+    done(&arguments);
+    let whole = fs::read(&output).unwrap();
+    let progress = dir.path().join("stick.bin.progress");
+    let id = fs::read_to_string("tests/data/queue-format-1.id").unwrap();
+    let mut remembered = serde_json::json!({
+        "queue": id.trim(), "format": "Protobuf", "next": 60, "bytes": whole.len(), "records": 42,
+        "filter": {"vin": [], "types": [], "since": null, "until": null, "from": 0, "to": u64::MAX},
+    });
+    fs::write(&progress, remembered.to_string()).unwrap();
+    fs::write(&output, &whole[..100]).unwrap();
+    let shortened = queue(&arguments);
+    assert!(error(&shortened).contains("is not what"), "{shortened:?}");
+    fs::write(&output, &whole).unwrap();
+    done(&arguments);
+    assert_eq!(fs::read(&output).unwrap(), whole);
+
+    remembered["queue"] = "0123456789abcdef0123456789abcdef".into();
+    fs::write(&progress, remembered.to_string()).unwrap();
+    let other = queue(&arguments);
+    assert!(error(&other).contains("from another queue"), "{other:?}");
+}
+
+#[test]
+fn an_import_without_a_gateway_drops_nothing_that_is_there() {
+    let small = "max_bytes = \"5 MiB\"\nsegment_size = \"1 MiB\"\nwhen_full = \"drop-oldest\"";
+    let mut daemon = Daemon::new(1, small, &dead_upstream());
+    daemon.start();
+    let live = Arc::new(Live::default());
+    daemon.drive(1, 50, 0.0, &live).join().unwrap();
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
+    let mut bytes = Vec::new();
+    for number in 0..1000 {
+        let record = Record {
+            payload: vec![7; 20_000].into(),
+            ..fixture::record(number)
+        };
+        let queue = waystation::record::stored::QueueId([3; 16]);
+        portable::append(
+            &mut bytes,
+            waystation::record::stored::RecordId { queue, number },
+            &record,
+        );
+    }
+    let stick = daemon.path("stick.bin");
+    fs::write(&stick, bytes).unwrap();
+    let config = daemon.path("config.toml");
+    let full = queue(&["import", "--config", text(&config), text(&stick)]);
+    assert_eq!(full.status.code(), Some(1), "{full:?}");
+    assert!(
+        error(&full).contains("the queue is full") && error(&full).contains("--skip"),
+        "{full:?}"
+    );
+    let there = done(&["export", "--config", text(&config), "--output", "-"]);
+    let own = records(&there.stdout)
+        .into_iter()
+        .filter(|record| record.origin.unwrap().queue.0 != [3; 16]);
+    assert!(own.count() >= 50, "what was there is there");
 }

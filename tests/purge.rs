@@ -124,6 +124,34 @@ fn a_search_of_the_files_finds_nothing_afterwards_and_the_rest_is_as_it_was() {
     assert!(!daemon.log().contains("ERROR"));
 }
 
+#[test]
+fn segments_under_each_others_names_lose_only_the_vehicles_records() {
+    let daemon = Daemon::new(1, "", FILE);
+    let dir = daemon.path("queue");
+    fixture::copy(Path::new("tests/data/queue-format-1"), &dir);
+    let segments = dir.join("segments");
+    let [first, second, spare] = ["00000000000000000018.redb", "00000000000000000036.redb", "spare"];
+    for (from, to) in [(first, spare), (second, first), (spare, second)] {
+        fs::rename(segments.join(from), segments.join(to)).unwrap();
+    }
+    // Nothing that can be read, and no file at all.
+    fs::create_dir_all(dir.join("quarantine")).unwrap();
+    fs::write(dir.join("quarantine/notes"), format!("about {VIN}")).unwrap();
+    let made = Command::new("mkfifo")
+        .arg(dir.join("quarantine/pipe"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let purged = purge(&daemon, VIN);
+    assert_eq!(purged["records"], 14, "{purged}");
+    assert_eq!(purged["removed"].as_array().unwrap().len(), 1, "the notes: {purged}");
+    assert_eq!(holding(&dir, VIN.as_bytes()), BTreeSet::new());
+    let verified = queue(&["verify", "--path", dir.to_str().unwrap(), "--json"]);
+    assert!(verified.status.success(), "{verified:?}");
+    let verified: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert_eq!(verified["records"], 42, "erased ones keep their numbers: {verified}");
+}
+
 #[tokio::test]
 async fn the_first_record_of_all_can_be_erased_and_a_later_purge_keeps_its_number() {
     let dir = tempfile::tempdir().unwrap();

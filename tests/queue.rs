@@ -489,7 +489,7 @@ async fn a_dead_letter_before_any_record_is_there_after_a_crash() {
     let (queue, writer) = Queue::open(crashed.path(), SETTINGS).unwrap();
     assert_eq!(queue.id(), id);
     let mut found = Vec::new();
-    walk_dead_letters::<InspectError>(crashed.path(), |step| {
+    walk_dead_letters::<InspectError>(crashed.path(), u64::MAX, |step| {
         if let Step::Found((_, letter)) = step {
             found.push((letter.at, letter.reason));
         }

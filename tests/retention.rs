@@ -196,7 +196,7 @@ fn clocks_that_step_by_years_drop_nothing() {
         .find(|path| Path::new(path).exists())
         .unwrap_or_else(|| panic!("{library} is missing; install it: apt-get install faketime"))
         .to_owned();
-    let mut cut = Cut::new("max_age = \"1m\"\nsegment_size = \"1 MiB\"");
+    let mut cut = Cut::new("max_age = \"1h\"\nsegment_size = \"1 MiB\"");
     let clock = cut.daemon.path("clock");
     let step = |offset: &str| fs::write(&clock, format!("{offset}\n")).unwrap();
     step("+0");

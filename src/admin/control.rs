@@ -25,6 +25,8 @@ use super::Published;
 use crate::queue::{Import, ImportError, OrderError, Refusal};
 
 const MAX_CONNECTIONS: usize = 8;
+/// Time for the commands that are under way at a stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Names and VINs are far shorter; the numbers of all dead letters may be this long.
 const LONGEST_ARGUMENT: usize = 4 << 20;
 
@@ -62,11 +64,11 @@ pub async fn serve(socket: UnixListener, published: Arc<Published>, stop: Cancel
                 continue;
             }
         };
-        let published = Arc::clone(&published);
+        let (published, stop) = (Arc::clone(&published), stop.clone());
         connections.spawn(async move {
             let service = service_fn(|request: Request<Incoming>| {
-                let published = Arc::clone(&published);
-                async move { Ok::<_, Infallible>(answer(request, &published).await) }
+                let (published, stop) = (Arc::clone(&published), stop.clone());
+                async move { Ok::<_, Infallible>(answer(request, &published, &stop).await) }
             });
             let served = http1::Builder::new()
                 .keep_alive(false)
@@ -77,7 +79,12 @@ pub async fn serve(socket: UnixListener, published: Arc<Published>, stop: Cancel
             }
         });
     }
-    connections.shutdown().await;
+    // They say how far they have come.
+    let answered = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_ANSWERS, answered).await.is_err() {
+        tracing::warn!("a command on the control socket was cut off");
+        connections.shutdown().await;
+    }
     let path = socket
         .local_addr()
         .ok()
@@ -97,8 +104,8 @@ impl From<OrderError> for Failed {
     }
 }
 
-async fn answer(request: Request<Incoming>, published: &Published) -> Response<Full<Bytes>> {
-    let (status, body) = match carry_out(request, published).await {
+async fn answer(request: Request<Incoming>, published: &Published, stop: &CancellationToken) -> Response<Full<Bytes>> {
+    let (status, body) = match carry_out(request, published, stop).await {
         Ok(done) => (StatusCode::OK, done),
         Err(Failed(status, why)) => (status, why),
     };
@@ -107,7 +114,11 @@ async fn answer(request: Request<Incoming>, published: &Published) -> Response<F
     response
 }
 
-async fn carry_out(request: Request<Incoming>, published: &Published) -> Result<String, Failed> {
+async fn carry_out(
+    request: Request<Incoming>,
+    published: &Published,
+    stop: &CancellationToken,
+) -> Result<String, Failed> {
     let queue = &published.queue;
     if request.method() != Method::POST {
         return Err(Failed(
@@ -117,8 +128,8 @@ async fn carry_out(request: Request<Incoming>, published: &Published) -> Result<
     }
     match request.uri().path() {
         "/seal" => {
-            queue.seal().await?;
-            Ok(String::new())
+            let sealed = queue.seal().await?;
+            Ok(serde_json::json!(sealed).to_string())
         }
         "/forget" => {
             let destination = argument(request).await?;
@@ -145,7 +156,7 @@ async fn carry_out(request: Request<Incoming>, published: &Published) -> Result<
             let retried = retried.map_err(|error| Failed(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
             Ok(serde_json::json!(retried).to_string())
         }
-        "/import" => import(request, published).await,
+        "/import" => import(request, published, stop).await,
         path => {
             let why = format!("{path}: this gateway does not know that; is it an older one than the command?");
             Err(Failed(StatusCode::NOT_IMPLEMENTED, why))
@@ -161,13 +172,21 @@ async fn argument(request: Request<Incoming>) -> Result<String, Failed> {
 }
 
 /// The body is the file. The answer begins with how many records are on the disk, done or not.
-async fn import(request: Request<Incoming>, published: &Published) -> Result<String, Failed> {
+async fn import(request: Request<Incoming>, published: &Published, stop: &CancellationToken) -> Result<String, Failed> {
     let skip = request.uri().query().and_then(|query| query.strip_prefix("skip="));
     let skip = skip.and_then(|skip| skip.parse().ok()).unwrap_or_default();
     let mut import = Import::new(published.queue.submitter(), skip);
     let mut body = request.into_body();
     let mut result = Ok(());
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = stop.cancelled() => {
+                result = result.and(Err(ImportError::Refused(Refusal::Stopped)));
+                break;
+            }
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Failed(StatusCode::BAD_REQUEST, error.to_string()))?;
         // After an error the rest is passed over: who is still sending hears no answer.
         if let (Ok(()), Some(bytes)) = (&result, frame.data_ref()) {

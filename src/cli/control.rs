@@ -11,7 +11,9 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use super::queue::QueueError;
 use crate::admin::control::socket_path;
+use crate::queue::{InspectError, Queue, Sealed};
 
 /// Why it gave no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,16 @@ pub enum ControlError {
 pub(super) fn ask(queue: &Path, what: &str, argument: &str) -> Result<String, ControlError> {
     let body = Full::new(Bytes::copy_from_slice(argument.as_bytes()));
     runtime()?.block_on(post(queue, what, body))
+}
+
+/// Has the gateway that runs on a queue end its open segments: up to where they then hold everything. `None`: none runs.
+pub(super) fn seal(queue: &Path) -> Result<Option<Sealed>, QueueError> {
+    if !Queue::in_use(queue).map_err(InspectError::from)? {
+        return Ok(None);
+    }
+    let answer = ask(queue, "/seal", "")?;
+    let sealed = serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?;
+    Ok(Some(sealed))
 }
 
 /// A runtime for one command.

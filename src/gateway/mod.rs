@@ -253,7 +253,7 @@ impl Gateway {
             pumps.shutdown().await;
         }
         admin_stop.cancel();
-        serving.shutdown().await;
+        while serving.join_next().await.is_some() {}
         let closed = tokio::task::spawn_blocking(move || writer.close()).await;
         closed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         tracing::info!("stopped");

@@ -12,7 +12,7 @@ use super::Queued;
 use super::cursor::{CursorFile, Saved};
 use super::dead_letters::{self, DeadLetter};
 use super::inspect::{InspectError, firsts};
-use super::meta::file_name;
+use super::meta::{Meta, file_name};
 use super::real_disk::RealDisk;
 use super::salvage::Salvage;
 use super::segment::{RawChunk, SealedSegment, SegmentError, damaged, unbroken};
@@ -37,7 +37,29 @@ pub enum Step<T> {
 
 type Decode<T> = fn(Bytes, RecordId) -> Result<Option<T>, FrameError>;
 
-/// Walks over the records with these numbers until `visit` has an error of its own.
+/// What is to be walked over.
+struct Span<'a> {
+    disk: &'a dyn Disk,
+    /// The queue's directory, and the folder in it.
+    dir: &'a Path,
+    folder: &'a str,
+    /// The numbers that are wanted.
+    numbers: Range<u64>,
+    /// The numbers of which something must be there, by the cursors.
+    needed: fn(&Saved) -> Range<u64>,
+}
+
+/// The id of the queue in a directory, if anything says it.
+pub fn queue_id(dir: &Path) -> Result<Option<QueueId>, InspectError> {
+    let saved = CursorFile::peek(&RealDisk, &dir.join("cursors"))?;
+    let files = files(&RealDisk, &dir.join("segments"))?;
+    Ok(saved
+        .map(|saved| saved.queue)
+        .or_else(|| files.iter().rev().find_map(|file| Some(file.meta?.queue))))
+}
+
+/// Walks over the records with these numbers until `visit` has an error of its own. While a gateway runs they must lie
+/// in segments that nobody writes to any more.
 pub fn walk<E: From<InspectError>>(
     dir: &Path,
     numbers: Range<u64>,
@@ -47,77 +69,117 @@ pub fn walk<E: From<InspectError>>(
         let record = read_record(message, id.number)?;
         Ok(record.map(|record| Queued { id, record }))
     };
-    let committed = |saved: &Saved| saved.committed;
-    walk_in(&RealDisk, dir, "segments", committed, numbers, decode, &mut visit)
+    // What everybody has had may be gone.
+    let needed = |saved: &Saved| {
+        let oldest = saved.positions.values().copied().min().unwrap_or(saved.committed);
+        oldest..saved.committed
+    };
+    let span = Span {
+        disk: &RealDisk,
+        dir,
+        folder: "segments",
+        numbers,
+        needed,
+    };
+    walk_in(&span, decode, &mut visit)
 }
 
-/// Walks over all dead letters.
+/// Walks over all dead letters below `end`.
 pub fn walk_dead_letters<E: From<InspectError>>(
     dir: &Path,
+    end: u64,
     visit: impl FnMut(Step<(u64, DeadLetter)>) -> Result<(), E>,
 ) -> Result<(), E> {
-    walk_dead_letters_on(&RealDisk, dir, visit)
+    walk_dead_letters_on(&RealDisk, dir, end, visit)
 }
 
-/// Walks over all dead letters, on any disk.
+/// Walks over all dead letters below `end`, on any disk.
 pub fn walk_dead_letters_on<E: From<InspectError>>(
     disk: &dyn Disk,
     dir: &Path,
+    end: u64,
     mut visit: impl FnMut(Step<(u64, DeadLetter)>) -> Result<(), E>,
 ) -> Result<(), E> {
     let decode = |message, id: RecordId| {
         let letter = dead_letters::read(message, id)?;
         Ok(letter.map(|letter| (id.number, letter)))
     };
-    // The oldest go when they need space, and the newest before that is known.
-    let committed = |_: &Saved| 0;
-    walk_in(disk, dir, "dead-letters", committed, 0..u64::MAX, decode, &mut visit)
+    let span = Span {
+        disk,
+        dir,
+        folder: "dead-letters",
+        numbers: 0..end,
+        // The oldest go when they need space.
+        needed: |_| 0..0,
+    };
+    walk_in(&span, decode, &mut visit)
+}
+
+/// A segment's file, by the number of the first record in it: as it says itself or, if it cannot, by its name.
+struct File {
+    first: u64,
+    path: PathBuf,
+    meta: Option<Meta>,
+}
+
+fn files(disk: &dyn Disk, folder: &Path) -> Result<Vec<File>, InspectError> {
+    let firsts = match firsts(disk, folder) {
+        Err(error) if error.source.kind() == ErrorKind::NotFound => {
+            return Err(InspectError::NoQueue(folder.parent().unwrap_or(folder).to_owned()));
+        }
+        firsts => firsts?,
+    };
+    let file = |first| {
+        let path = folder.join(file_name(first));
+        let meta = SealedSegment::open(disk, &path).ok().map(|sealed| sealed.meta);
+        File {
+            first: meta.map_or(first, |meta| meta.first),
+            path,
+            meta,
+        }
+    };
+    let mut files: Vec<_> = firsts.into_iter().map(file).collect();
+    files.sort_by_key(|file| file.first);
+    Ok(files)
 }
 
 fn walk_in<T, E: From<InspectError>>(
-    disk: &dyn Disk,
-    dir: &Path,
-    folder: &str,
-    committed: fn(&Saved) -> u64,
-    numbers: Range<u64>,
+    span: &Span<'_>,
     decode: Decode<T>,
     visit: &mut impl FnMut(Step<T>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let folder = dir.join(folder);
-    let firsts = match firsts(disk, &folder) {
-        Err(error) if error.source.kind() == ErrorKind::NotFound => {
-            return Err(InspectError::NoQueue(dir.to_owned()).into());
-        }
-        firsts => firsts.map_err(InspectError::from)?,
-    };
-    let saved = CursorFile::peek(disk, &dir.join("cursors")).map_err(InspectError::from)?;
-    let paths: Vec<_> = firsts.iter().map(|first| folder.join(file_name(*first))).collect();
-    let meta = |path: &PathBuf| Some(SealedSegment::open(disk, path).ok()?.meta);
+    let saved = CursorFile::peek(span.disk, &span.dir.join("cursors")).map_err(InspectError::from)?;
+    let files = files(span.disk, &span.dir.join(span.folder))?;
+    let needed = saved.as_ref().map_or(0..0, span.needed);
+    let wanted = &span.numbers;
+    let begin = files.first().map_or(needed.end, |file| file.first).min(wanted.end);
+    if wanted.start > 0 && wanted.start < begin {
+        visit(Step::Gone(wanted.start..begin))?;
+    }
     let mut walk = Walk {
-        disk,
+        disk: span.disk,
         decode,
         queue: saved
-            .as_ref()
             .map(|saved| saved.queue)
-            .or_else(|| Some(paths.iter().rev().find_map(meta)?.queue)),
+            .or_else(|| files.iter().rev().find_map(|file| Some(file.meta?.queue))),
         end: 0,
         bound: 0,
-        numbers,
+        known: needed.end,
+        numbers: wanted.clone(),
     };
-    for (at, first) in firsts.iter().enumerate() {
-        let next = firsts.get(at + 1).copied().unwrap_or(u64::MAX);
-        if walk.numbers.start < next && *first < walk.numbers.end {
+    for (at, file) in files.iter().enumerate() {
+        let next = files.get(at + 1);
+        let begins = next.map_or(u64::MAX, |next| next.first);
+        if wanted.start < begins && file.first < wanted.end {
             // Beyond what the next one follows there may be what was never committed.
-            walk.bound = match paths.get(at + 1) {
-                Some(path) => meta(path).map_or(next, |meta| meta.follows.min(next)),
-                None => u64::MAX,
-            };
-            walk.segment(&paths[at], *first, visit)?;
+            walk.bound = next
+                .and_then(|next| next.meta)
+                .map_or(begins, |meta| meta.follows.min(begins));
+            walk.segment(&file.path, file.first, visit)?;
         }
-        visit(Step::Segment(at + 1, firsts.len()))?;
+        visit(Step::Segment(at + 1, files.len()))?;
     }
-    let committed = saved.as_ref().map_or(0, committed);
-    walk.missing(walk.end..committed, "no segment holds them", visit)
+    walk.missing(walk.end.max(needed.start)..needed.end, "no segment holds them", visit)
 }
 
 struct Walk<'a, T> {
@@ -126,8 +188,10 @@ struct Walk<'a, T> {
     queue: Option<QueueId>,
     /// One more than the last number that was passed.
     end: u64,
-    /// Where the records of this segment end.
+    /// Where the records of this segment end, as far as the next one says it.
     bound: u64,
+    /// Where the last one's records end at least.
+    known: u64,
     numbers: Range<u64>,
 }
 
@@ -143,8 +207,8 @@ impl<T> Walk<'_, T> {
         let sealed = match SealedSegment::open(self.disk, path) {
             Ok(sealed) => sealed,
             Err(error) if is_gone(&error) => {
-                let gone = self.end..self.bound;
-                self.end = self.bound;
+                let gone = self.end..self.expected().max(self.end + 1);
+                self.end = gone.end;
                 return visit(Step::Gone(gone));
             }
             Err(error) => return self.damaged(path, &error, visit),
@@ -166,7 +230,19 @@ impl<T> Walk<'_, T> {
                 self.chunk(raw, sealed.meta.queue, visit)?;
             }
         }
-        Ok(())
+        match self.end < self.expected() {
+            true => {
+                let reason = format!("its rows end before record {}", self.end);
+                self.damaged(path, &damaged(path, reason), visit)
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// One more than the last number that this segment must have, of those that are wanted.
+    fn expected(&self) -> u64 {
+        let expected = if self.bound == u64::MAX { self.known } else { self.bound };
+        expected.min(self.numbers.end)
     }
 
     /// What is intact in a segment whose rows are not, from here on.
@@ -178,7 +254,7 @@ impl<T> Walk<'_, T> {
     ) -> Result<(), E> {
         let why = error.to_string();
         let Some(queue) = self.queue else {
-            return self.missing(self.end..self.bound, &why, visit);
+            return self.missing(self.end..self.expected(), &why, visit);
         };
         let wanted = self.end..self.bound.min(self.numbers.end);
         let salvage = Salvage::of(self.disk, path, queue, wanted).map_err(InspectError::from)?;
@@ -197,10 +273,7 @@ impl<T> Walk<'_, T> {
                 }
             }
         }
-        match self.bound {
-            u64::MAX => Ok(()),
-            bound => self.missing(self.end..bound, &why, visit),
-        }
+        self.missing(self.end..self.expected(), &why, visit)
     }
 
     fn chunk<E>(

@@ -26,10 +26,12 @@ pub enum Item {
 
 impl Item {
     fn bytes(&self) -> usize {
-        // The metadata of a record is below 256 bytes.
         256 + match self {
-            Self::Record(record) => record.payload.len() + record.txid.len(),
-            Self::DeadLetter(letter) => letter.raw.len() + letter.txid.len(),
+            Self::Record(record) => {
+                let metadata = [&record.vin, &record.record_type, &record.client_version].map(|text| text.len());
+                record.payload.len() + record.txid.len() + metadata.iter().sum::<usize>()
+            }
+            Self::DeadLetter(letter) => letter.raw.len() + letter.txid.len() + letter.client_version.len(),
         }
     }
 }

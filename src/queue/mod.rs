@@ -45,12 +45,12 @@ use tokio::sync::watch;
 
 pub use cursor::CursorError;
 pub use dead_letters::DeadLetter;
-pub use export::{Step, walk, walk_dead_letters, walk_dead_letters_on};
+pub use export::{Step, queue_id, walk, walk_dead_letters, walk_dead_letters_on};
 pub use import::{Import, ImportError};
 pub use inlet::{Item, Refusal, Submitter};
 pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};
 pub use open::OpenError;
-pub use orders::OrderError;
+pub use orders::{OrderError, Sealed};
 pub use purge::{PurgeError, Purged};
 pub use reader::{Batch, Queued, ReadError, Reader};
 pub use retry::{Retried, RetryError};

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -27,6 +27,8 @@ use crate::record::stored::QueueId;
 
 /// More records than the lost end of a queue can have held.
 const UNKNOWN: u64 = 1 << 32;
+/// Whoever asks whether a queue is in use holds its lock for a moment; a gateway holds it for longer than this.
+const LOOKED_AT: Duration = Duration::from_millis(500);
 /// Starts after a crash whose skipped numbers are remembered.
 const SKIPPED: usize = 256;
 /// Bytes of newest records that are kept in memory.
@@ -175,8 +177,16 @@ impl Queue {
 }
 
 fn take_lock(dir: &Path) -> Result<File, OpenError> {
-    real_disk::lock(&dir.join("lock")).map_err(|error| match error.source.kind() {
-        std::io::ErrorKind::WouldBlock => OpenError::InUse(dir.to_owned()),
-        _ => OpenError::Storage(error),
-    })
+    let deadline = Instant::now() + LOOKED_AT;
+    loop {
+        match real_disk::lock(&dir.join("lock")) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline {
+                    return Err(OpenError::InUse(dir.to_owned()));
+                }
+                std::thread::sleep(LOOKED_AT / 10);
+            }
+            other => return Ok(other?),
+        }
+    }
 }

@@ -20,7 +20,25 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Given {
     order: Order,
-    done: oneshot::Sender<Result<bool, String>>,
+    done: oneshot::Sender<Result<Done, String>>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy)]
+enum Done {
+    Sealed(Sealed),
+    /// Whether the destination had a place.
+    Forgotten(bool),
+    Changed,
+}
+
+/// Up to where everything lies in segments that nobody writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sealed {
+    /// One more than the number of the last record.
+    pub records: u64,
+    /// One more than the number of the last dead letter.
+    pub dead_letters: u64,
 }
 
 /// Why an order was not carried out.
@@ -36,13 +54,17 @@ pub enum OrderError {
 
 impl Queue {
     /// Ends the open segments: everything committed before lies in files that nobody writes to.
-    pub async fn seal(&self) -> Result<(), OrderError> {
-        self.order(Order::Seal).await.map(drop)
+    pub async fn seal(&self) -> Result<Sealed, OrderError> {
+        match self.order(Order::Seal).await? {
+            Done::Sealed(sealed) => Ok(sealed),
+            Done::Forgotten(_) | Done::Changed => Err(OrderError::Stopped),
+        }
     }
 
     /// Takes away the place of a destination that the configuration no longer names. `false`: it had none.
     pub async fn forget(&self, destination: &str) -> Result<bool, OrderError> {
-        self.order(Order::Forget(destination.to_owned())).await
+        let done = self.order(Order::Forget(destination.to_owned())).await?;
+        Ok(matches!(done, Done::Forgotten(true)))
     }
 
     /// Changes how the queue behaves, from the next commit on. Its directory stays.
@@ -50,7 +72,7 @@ impl Queue {
         self.order(Order::Change(settings)).await.map(drop)
     }
 
-    async fn order(&self, order: Order) -> Result<bool, OrderError> {
+    async fn order(&self, order: Order) -> Result<Done, OrderError> {
         let (done, result) = oneshot::channel();
         self.0.inlet.order(Given { order, done });
         match result.await {
@@ -66,15 +88,20 @@ impl Writer {
     /// Carries out what was asked. Lack of space is the asker's news; any other failed write ends the writer.
     pub(super) fn obey(&mut self, given: Given) -> Result<(), WriterError> {
         let result = match given.order {
-            Order::Seal => self.seal().map(|()| true),
+            Order::Seal => self.seal().map(Done::Sealed),
             Order::Forget(destination) => {
                 let known = self.shared.positions.remove(&destination);
-                self.remove_consumed().map(|_| known)
+                self.remove_consumed().map(|_| Done::Forgotten(known))
             }
             Order::Change(settings) => {
-                self.settings = settings;
-                self.dead_letters.set_max_bytes(settings.dead_letter_bytes);
-                self.judge().map(|()| true)
+                let before = std::mem::replace(&mut self.settings, settings);
+                let judged = self.judge();
+                match &judged {
+                    Ok(()) => self.dead_letters.set_max_bytes(settings.dead_letter_bytes),
+                    // Who asked is told that everything stays as it was.
+                    Err(_) => self.settings = before,
+                }
+                judged.map(|()| Done::Changed)
             }
         };
         let (answer, ended) = match result {
@@ -87,9 +114,12 @@ impl Writer {
         ended
     }
 
-    fn seal(&mut self) -> Result<(), WriterError> {
+    fn seal(&mut self) -> Result<Sealed, WriterError> {
         self.shared.segments.seal()?;
         self.dead_letters.close()?;
-        Ok(())
+        Ok(Sealed {
+            records: self.shared.segments.end(),
+            dead_letters: self.dead_letters.next(),
+        })
     }
 }

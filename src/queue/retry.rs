@@ -44,19 +44,24 @@ pub enum RetryError {
 impl Queue {
     /// Makes records of dead letters again.
     pub async fn retry(&self, numbers: BTreeSet<u64>) -> Result<Retried, RetryError> {
-        self.seal().await?;
+        let end = self.seal().await?.dead_letters;
         let queue = self.clone();
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || queue.retry_now(&numbers, &runtime)).await?
+        tokio::task::spawn_blocking(move || queue.retry_now(&numbers, end, &runtime)).await?
     }
 
-    fn retry_now(&self, numbers: &BTreeSet<u64>, runtime: &tokio::runtime::Handle) -> Result<Retried, RetryError> {
+    fn retry_now(
+        &self,
+        numbers: &BTreeSet<u64>,
+        end: u64,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Retried, RetryError> {
         let letters = &self.0.dead_letters;
         let dir = letters.dir.parent().unwrap_or(&letters.dir);
         let (mut retried, mut done) = (Retried::default(), BTreeSet::new());
         let mut submitter = self.submitter();
         let mut last = None;
-        walk_dead_letters_on(&*letters.disk, dir, |step| -> Result<(), RetryError> {
+        walk_dead_letters_on(&*letters.disk, dir, end, |step| -> Result<(), RetryError> {
             let Step::Found((number, letter)) = step else {
                 return Ok(());
             };

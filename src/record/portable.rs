@@ -2,6 +2,8 @@
 //!
 //! A record that is read back is what was written: each carries its checksum.
 
+use std::ops::RangeInclusive;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
@@ -13,6 +15,11 @@ use super::stored::{QueueId, RecordId};
 
 /// A record is at most 1,000,000 bytes, its metadata a few hundred.
 const LONGEST: u64 = 2_000_000;
+/// A VIN has 17 characters, a device's id may have more.
+const LONGEST_VIN: usize = 256;
+/// Also of what a vehicle's connection says of its version.
+const LONGEST_TYPE: usize = 64;
+const LONGEST_VERSION: usize = 1024;
 /// Key and value of the checksum at the end.
 const CHECKSUM: usize = 1 + 8;
 /// Most bytes that a length takes.
@@ -76,6 +83,9 @@ pub fn next(input: &mut BytesMut) -> Result<Option<Record>, PortableError> {
     let read = ExportedRecord::decode(message).map_err(|error| PortableError::Content(error.to_string()))?;
     let queue = QueueId::from_slice(&read.queue_id)
         .ok_or_else(|| PortableError::Content(format!("a queue's id has 16 bytes, not {}", read.queue_id.len())))?;
+    plausible("vin", &read.vin, 1..=LONGEST_VIN)?;
+    plausible("record_type", &read.record_type, 1..=LONGEST_TYPE)?;
+    plausible("client_version", &read.client_version, 0..=LONGEST_VERSION)?;
     Ok(Some(Record {
         vin: read.vin.into(),
         record_type: read.record_type.into(),
@@ -89,6 +99,17 @@ pub fn next(input: &mut BytesMut) -> Result<Option<Record>, PortableError> {
         }),
         only: None,
     }))
+}
+
+/// They become topics and headers.
+fn plausible(name: &str, text: &str, length: RangeInclusive<usize>) -> Result<(), PortableError> {
+    match length.contains(&text.len()) && !text.chars().any(char::is_control) {
+        true => Ok(()),
+        false => Err(PortableError::Content(format!(
+            "its {name} is {:?}, which no vehicle's is",
+            text.chars().take(40).collect::<String>()
+        ))),
+    }
 }
 
 #[cfg(test)]

@@ -392,7 +392,7 @@ impl Run {
 fn dead_letters(disk: &Arc<SimDisk>) -> Vec<u64> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     let mut counts = Vec::new();
-    walk_dead_letters_on::<InspectError>(&*disk, Path::new(DIR), |step| {
+    walk_dead_letters_on::<InspectError>(&*disk, Path::new(DIR), u64::MAX, |step| {
         if let Step::Found((_, letter)) = step {
             counts.push(letter.at);
         }

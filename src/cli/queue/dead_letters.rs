@@ -13,7 +13,6 @@ use serde_json::json;
 use super::{QueueError, QueueSource};
 use crate::cli::control::{self, ControlError};
 use crate::config;
-use crate::gateway;
 use crate::queue::{DeadLetter, InspectError, Queue, Retried, Step, walk_dead_letters};
 
 /// Arguments of `queue dead-letters`.
@@ -113,7 +112,7 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
             serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?
         }
         false => {
-            let (queue, writer) = gateway::open_queue(&config::load(&chosen.source.config.config)?)?;
+            let (queue, writer) = super::open(&config::load(&chosen.source.config.config)?)?;
             let retried = control::runtime()?.block_on(queue.retry(numbers));
             let closed = writer.close();
             let retried = retried?;
@@ -127,15 +126,13 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
 
 fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>) -> Result<(), QueueError> {
     let dir = chosen.source.dir()?;
-    if Queue::in_use(&dir).map_err(InspectError::from)? {
-        control::ask(&dir, "/seal", "")?;
-    }
+    let end = control::seal(&dir)?.map_or(u64::MAX, |sealed| sealed.dead_letters);
     let wanted = |letter: &DeadLetter| {
         chosen.origin.as_ref().is_none_or(|origin| *origin == letter.origin)
             && chosen.vin.as_ref().is_none_or(|vin| *vin == letter.vin)
     };
     let mut missing = 0;
-    walk_dead_letters(&dir, |step| match step {
+    walk_dead_letters(&dir, end, |step| match step {
         Step::Found((number, letter)) if wanted(&letter) => visit(number, letter),
         Step::Missing(range, why) => {
             missing += range.end - range.start;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{QueueError, QueueSource};
 use crate::cli::control;
 use crate::destination::log;
-use crate::queue::{InspectError, Queue, Queued, Step, walk};
+use crate::queue::{Queued, Step, queue_id, walk};
 use crate::record::envelope::{self, Stream};
 use crate::record::portable;
 
@@ -90,7 +90,8 @@ impl Filter {
 /// How far an export has come, in the file beside its output.
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
-    queue: PathBuf,
+    /// The queue's id: every box has its queue in the same place.
+    queue: String,
     format: Format,
     filter: Filter,
     /// Number of the first record that is not in the output.
@@ -105,11 +106,10 @@ const STEP: u64 = 16 << 20;
 
 pub(super) fn run(args: &ExportArgs) -> Result<(), QueueError> {
     let dir = args.source.dir()?;
-    if Queue::in_use(&dir).map_err(InspectError::from)? {
-        control::ask(&dir, "/seal", "")?;
-    }
+    // What a gateway commits from here on is the next export's.
+    let end = control::seal(&dir)?.map_or(u64::MAX, |sealed| sealed.records);
     let mut output = Output::open(args, &dir)?;
-    let numbers = output.progress.next..args.filter.to.saturating_add(1);
+    let numbers = output.progress.next..args.filter.to.saturating_add(1).min(end);
     let shown = stderr().is_terminal();
     let (mut missing, mut frame) = (0, Vec::new());
     walk(&dir, numbers, |step| match step {
@@ -130,7 +130,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), QueueError> {
             Ok(())
         }
         Step::Gone(range) => {
-            eprintln!("waystation: records from {} on left the queue meanwhile", range.start);
+            eprintln!(
+                "waystation: records {} to {} have left the queue",
+                range.start,
+                range.end - 1
+            );
             Ok(())
         }
         Step::Segment(done, all) => {
@@ -205,7 +209,7 @@ impl Output {
     fn open(args: &ExportArgs, dir: &Path) -> Result<Self, QueueError> {
         let path = args.output.clone();
         let mut progress = Progress {
-            queue: fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()),
+            queue: queue_id(dir)?.map(|id| id.to_string()).unwrap_or_default(),
             format: args.format,
             filter: args.filter.clone(),
             next: args.filter.from,
@@ -237,7 +241,12 @@ impl Output {
                     "going on at record {} after {} records",
                     progress.next, progress.records
                 );
-                let mut file = File::options().write(true).open(&path).map_err(failed)?;
+                let opened = File::options().write(true).open(&path);
+                let length = opened.as_ref().ok().and_then(|file| Some(file.metadata().ok()?.len()));
+                // What is remembered as written has to be there.
+                let (Ok(mut file), true) = (opened, length >= Some(progress.bytes)) else {
+                    return Err(QueueError::OutputChanged(path.clone(), remember));
+                };
                 file.set_len(progress.bytes).map_err(failed)?;
                 file.seek(SeekFrom::End(0)).map_err(failed)?;
                 file
@@ -281,7 +290,12 @@ impl Output {
         let Some(remember) = &self.remember else { return Ok(()) };
         let text = serde_json::json!(self.progress).to_string();
         let temporary = remember.with_extension("progress.tmp");
-        let remembered = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, remember));
+        let remembered = File::create(&temporary).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            // A stick may be pulled at any time.
+            file.sync_all()?;
+            fs::rename(&temporary, remember)
+        });
         remembered.map_err(|source| QueueError::Output {
             path: remember.clone(),
             source,

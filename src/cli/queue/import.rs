@@ -14,8 +14,7 @@ use tokio_util::io::ReaderStream;
 use super::QueueError;
 use crate::cli::control::{self, ControlError};
 use crate::cli::run::ConfigArgs;
-use crate::config;
-use crate::gateway;
+use crate::config::{self, WhenFull};
 use crate::queue::{Import, InspectError, Queue};
 
 /// Arguments of `queue import`.
@@ -50,12 +49,15 @@ fn how_far(done: u64) -> String {
 const PIECE: usize = 256 << 10;
 
 pub(super) fn run(args: &ImportArgs) -> Result<(), QueueError> {
-    let config = config::load(&args.config.config)?;
+    let mut config = config::load(&args.config.config)?;
     let runtime = control::runtime()?;
     if Queue::in_use(&config.queue.path).map_err(InspectError::from)? {
         return each(args, |file, skip| runtime.block_on(ask(&config.queue.path, file, skip)));
     }
-    let (queue, writer) = gateway::open_queue(&config)?;
+    // Nothing that is here goes for what comes: with no room left the import ends, and can go on later.
+    config.queue.when_full = WhenFull::Refuse;
+    config.queue.max_age = None;
+    let (queue, writer) = super::open(&config)?;
     let imported = each(args, |file, skip| runtime.block_on(read(&queue, file, skip)));
     let closed = writer.close();
     imported?;

@@ -14,8 +14,11 @@ use hyper::StatusCode;
 use super::control::{self, ControlError};
 use super::run::ConfigArgs;
 use crate::config::{self, ConfigError};
-use crate::gateway::StartError;
-use crate::queue::{Depth, InspectError, Inspection, OpenError, PurgeError, Queue, RetryError, WriterError, inspect};
+use crate::gateway::{self, StartError};
+use crate::queue::{
+    Depth, InspectError, Inspection, OpenError, PurgeError, Queue, RetryError, WriterError, WriterThread, inspect,
+};
+use crate::system::logging::{self, LoggingError};
 
 /// Arguments of `queue`.
 #[derive(Debug, clap::Args)]
@@ -91,6 +94,9 @@ pub enum QueueError {
     /// The queue could not be opened as the gateway does.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Logging.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
     /// The queue could not be closed.
     #[error(transparent)]
     Writer(#[from] WriterError),
@@ -108,8 +114,11 @@ pub enum QueueError {
     /// An export's output is there already.
     #[error("{} is there already; name another file, or remove it", .0.display())]
     OutputExists(PathBuf),
+    /// An interrupted export's output is not what was written.
+    #[error("{} is not what {} says was written; remove both to begin again", .0.display(), .1.display())]
+    OutputChanged(PathBuf, PathBuf),
     /// An export that was interrupted was another one.
-    #[error("{} is of an export with other arguments; repeat those to go on with it, or remove it and its output", .0.display())]
+    #[error("{} is of an export from another queue or with other arguments; repeat those to go on with it, or remove it and its output", .0.display())]
     OtherExport(PathBuf),
     /// An import.
     #[error(transparent)]
@@ -140,6 +149,12 @@ pub enum QueueError {
 fn list(paths: &[PathBuf]) -> String {
     let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     shown.join(", ")
+}
+
+/// Opens the queue when no gateway does. What that sets aside or drops is told like a gateway tells it.
+fn open(config: &config::Config) -> Result<(Queue, WriterThread), QueueError> {
+    logging::start("warn")?;
+    Ok(gateway::open_queue(config)?)
 }
 
 /// Runs one of the commands.

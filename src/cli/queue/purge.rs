@@ -4,7 +4,6 @@ use super::QueueError;
 use crate::cli::control::{self, ControlError};
 use crate::cli::run::ConfigArgs;
 use crate::config;
-use crate::gateway;
 use crate::queue::{InspectError, Purged, Queue};
 
 /// Arguments of `queue purge`.
@@ -30,7 +29,7 @@ pub(super) fn run(args: &PurgeArgs) -> Result<(), QueueError> {
             serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?
         }
         false => {
-            let (queue, writer) = gateway::open_queue(&config)?;
+            let (queue, writer) = super::open(&config)?;
             let purged = control::runtime()?.block_on(queue.purge(&args.vin));
             let closed = writer.close();
             let purged = purged?;
