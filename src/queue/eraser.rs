@@ -173,11 +173,15 @@ impl Eraser<'_> {
         temporary.push(".rewritten");
         let temporary = PathBuf::from(temporary);
         let copied = self.copy_others(disk, &*file, path, &temporary);
-        let (erased, written) = copied.inspect_err(|_| {
+        let copied = copied.inspect_err(|_| {
             if let Err(error) = disk.remove(&temporary) {
                 tracing::debug!(%error, "an unfinished file stays in quarantine");
             }
         })?;
+        let Some((erased, written)) = copied else {
+            left.push(path.to_owned());
+            return Ok(0);
+        };
         if written == 0 {
             storage::remove(disk, &temporary)?;
             storage::remove(disk, path)?;
@@ -193,17 +197,20 @@ impl Eraser<'_> {
         Ok(erased)
     }
 
-    /// Returns how many messages were left out, and the bytes of those that were not.
+    /// Returns how many messages were left out, and the bytes of those that were not. `None`: not all can be read.
     fn copy_others(
         &self,
         disk: &dyn Disk,
         file: &dyn DiskFile,
         path: &Path,
         temporary: &Path,
-    ) -> Result<(u64, u64), StorageError> {
+    ) -> Result<Option<(u64, u64)>, StorageError> {
         // It may be another queue's.
         let queue = SealedSegment::open(disk, path).map_or(self.queue, |sealed| sealed.meta.queue);
         let salvage = Salvage::find(file, queue, 0..u64::MAX).map_err(failed("look through", path))?;
+        if salvage.is_partly_read() {
+            return Ok(None);
+        }
         let made = disk
             .open(temporary, Access::Create)
             .map_err(failed("create", temporary))?;
@@ -222,7 +229,7 @@ impl Eraser<'_> {
             }
         }
         made.sync().map_err(failed("sync", temporary))?;
-        Ok((erased, written))
+        Ok(Some((erased, written)))
     }
 }
 

@@ -146,6 +146,10 @@ impl Segments {
             }
         }
         let salvage = Salvage::find(&*file, eraser.queue, numbers).map_err(failed("look through", &path))?;
+        if salvage.is_partly_read() {
+            purged.left.push(path);
+            return Ok(0);
+        }
         let Some(end) = salvage.end() else {
             self.remove_one(first)?;
             purged.removed.push(path);

@@ -29,6 +29,8 @@ pub(crate) struct Salvage {
     /// By the number of the first frame of each.
     runs: BTreeMap<u64, Run>,
     records: u64,
+    /// Not all of the file could be read.
+    partly: bool,
 }
 
 /// Frames of consecutive numbers, one behind the other in the file.
@@ -75,6 +77,7 @@ impl Salvage {
                 found.add(frame.number, base + frame.bytes.start as u64..base + at as u64);
             }
             if at_end {
+                found.partly = source.left < UNREADABLE;
                 return Ok(found);
             }
             let done = at.max(safe);
@@ -100,6 +103,11 @@ impl Salvage {
             }
         }
         self.records += 1;
+    }
+
+    /// Whether some of the file could not be read: there may be more in it.
+    pub(crate) fn is_partly_read(&self) -> bool {
+        self.partly
     }
 
     /// How many records there are.

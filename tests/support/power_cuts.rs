@@ -16,8 +16,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use waystation::queue::storage::Disk;
 use waystation::queue::{
-    DeadLetter, InspectError, Item, OpenError, Queue, Queued, ReadError, Settings, Step, Submitter, WhenFull, Writer,
-    WriterError, walk_dead_letters_on,
+    DeadLetter, InspectError, Item, OpenError, PurgeError, Queue, Queued, ReadError, Settings, Step, Submitter,
+    WhenFull, Writer, WriterError, walk_dead_letters_on,
 };
 use waystation::record::Record;
 
@@ -53,6 +53,10 @@ struct Vehicle {
     first: u64,
     sent: u64,
     acked: Vec<Range<u64>>,
+    /// Of its first so many records any may be gone, because they were to be purged.
+    purged: u64,
+    /// And of its first so many all must be: the purge has ended.
+    erased: u64,
 }
 
 impl Vehicle {
@@ -70,6 +74,8 @@ impl Vehicle {
 struct Seen {
     acked: Vec<Vec<Range<u64>>>,
     sent: Vec<u64>,
+    purged: Vec<u64>,
+    erased: Vec<u64>,
 }
 
 /// What one run did.
@@ -142,10 +148,11 @@ impl Run {
         let images: Arc<Mutex<Vec<(State, Seen)>>> = Arc::default();
         self.cut_now_and_then(&disk, &images);
         for _ in 0..self.rng.random_range(5..40) {
-            match below(&mut self.rng, 10) {
-                0..5 => self.send(&mut writer).unwrap(),
-                5..8 => self.confirm(&queue),
-                _ => writer.housekeep().unwrap(),
+            match below(&mut self.rng, 40) {
+                0..20 => self.send(&mut writer).unwrap(),
+                20..32 => self.confirm(&queue),
+                32..39 => writer.housekeep().unwrap(),
+                _ => self.purge(&queue, &mut writer).unwrap().unwrap(),
             }
             if let Some(next) = self.check_cuts(&images) {
                 return next;
@@ -206,6 +213,9 @@ impl Run {
             self.confirm(queue);
             writer.housekeep()?;
         }
+        if let Err(error) = self.purge(queue, writer)? {
+            names_a_file(&error.to_string());
+        }
         writer.finish()
     }
 
@@ -231,6 +241,8 @@ impl Run {
                 first: 0,
                 sent: 0,
                 acked: Vec::new(),
+                purged: 0,
+                erased: 0,
             }));
             return;
         }
@@ -295,6 +307,28 @@ impl Run {
         Ok(())
     }
 
+    /// One vehicle's records go. The outer error is the writer's.
+    fn purge(&mut self, queue: &Queue, writer: &mut Writer) -> Result<Result<(), PurgeError>, WriterError> {
+        let number = below(&mut self.rng, VEHICLES);
+        let upto = {
+            let mut vehicles = self.vehicles();
+            let vehicle = &mut vehicles[number];
+            vehicle.purged = vehicle.sent;
+            vehicle.sent
+        };
+        let vin = record((number, 0), 0).vin;
+        let _inside = self.runtime.enter();
+        let mut purge = Box::pin(queue.purge(&vin));
+        // It has asked the writer for something, and waits.
+        assert!(purge.as_mut().now_or_never().is_none());
+        writer.turn(Instant::now())?;
+        let purged = self.runtime.block_on(purge);
+        if purged.as_ref().is_ok_and(|purged| purged.left.is_empty()) {
+            self.vehicles()[number].erased = upto;
+        }
+        Ok(purged.map(drop))
+    }
+
     /// A destination reads some of what is queued and confirms some of that.
     fn confirm(&mut self, queue: &Queue) {
         let destination = DESTINATIONS[below(&mut self.rng, DESTINATIONS.len())];
@@ -323,6 +357,7 @@ impl Run {
                 let mut vehicles = self.vehicles();
                 for (number, vehicle) in vehicles.iter_mut().enumerate() {
                     vehicle.acked.clone_from(&seen.acked[number]);
+                    (vehicle.purged, vehicle.erased) = (seen.purged[number], seen.erased[number]);
                 }
                 return Some(image);
             }
@@ -351,6 +386,10 @@ impl Run {
                 let (vehicle, count) = note(&mut numbers, queued);
                 assert!(count < seen.sent[vehicle], "{vehicle}/{count} was never sent");
                 assert!(
+                    count >= seen.erased[vehicle],
+                    "{vehicle}/{count} was purged, and is there"
+                );
+                assert!(
                     newest[vehicle] < Some(count),
                     "{vehicle}/{count} comes behind {:?}",
                     newest[vehicle]
@@ -364,7 +403,10 @@ impl Run {
                 for count in acked.iter().cloned().flatten() {
                     let txid = (vehicle, count);
                     assert!(
-                        found.contains(&txid) || confirmed.contains(&txid) || set_aside(txid),
+                        found.contains(&txid)
+                            || confirmed.contains(&txid)
+                            || set_aside(txid)
+                            || count < seen.purged[vehicle],
                         "{vehicle}/{count} was acknowledged and is lost to {destination}, whose cursor is {cursor}"
                     );
                 }
@@ -410,6 +452,8 @@ fn seen(vehicles: &[Vehicle]) -> Seen {
     Seen {
         acked: vehicles.iter().map(Vehicle::acked).collect(),
         sent: vehicles.iter().map(|vehicle| vehicle.sent).collect(),
+        purged: vehicles.iter().map(|vehicle| vehicle.purged).collect(),
+        erased: vehicles.iter().map(|vehicle| vehicle.erased).collect(),
     }
 }
 
@@ -436,7 +480,7 @@ fn dead_letter((sender, count): Txid, bytes: usize) -> DeadLetter {
         origin: "cloud".to_owned(),
         reason: "refused".to_owned(),
         at: count,
-        vin: "vehicle-0".to_owned(),
+        vin: "nobody".to_owned(),
         record_type: "V".to_owned(),
         txid: text((sender, count)).into(),
         raw: Bytes::from(vec![count as u8; bytes]),
