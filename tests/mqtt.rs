@@ -192,28 +192,30 @@ fn a_transaction_id_that_no_broker_takes_stops_nothing() {
 
 #[test]
 fn a_message_above_the_brokers_own_limit_is_a_dead_letter_and_the_rest_goes_on() {
-    let mut broker = Mosquitto::with("message_size_limit 3000");
-    broker.start();
-    let subscriber = Subscriber::new(broker.port, "telemetry/#");
-    let mut daemon = configured(broker.port, r#"layout = "records""#);
-    daemon.start();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(raw::send_one(&daemon, "raw", b"small", b"payload"));
-    runtime.block_on(raw::send_one(&daemon, "raw", b"large", &[7; 5000]));
-    runtime.block_on(raw::send_one(&daemon, "raw", b"last", b"payload"));
-    daemon.wait_drained("home", LONG);
-    assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
-    let txids = || {
-        let raw = subscriber
-            .messages()
-            .into_iter()
-            .filter(|message| message.topic.ends_with("/raw"));
-        raw.map(|message| message.property("txid").to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    wait_for("the others have arrived", LONG, || {
-        txids() == ["last".to_owned(), "small".to_owned()].into()
-    });
+    for qos in [1, 2] {
+        let mut broker = Mosquitto::with("message_size_limit 3000");
+        broker.start();
+        let subscriber = Subscriber::new(broker.port, "telemetry/#");
+        let mut daemon = configured(broker.port, &format!("layout = \"records\"\nqos = {qos}"));
+        daemon.start();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(raw::send_one(&daemon, "raw", b"small", b"payload"));
+        runtime.block_on(raw::send_one(&daemon, "raw", b"large", &[7; 5000]));
+        runtime.block_on(raw::send_one(&daemon, "raw", b"last", b"payload"));
+        daemon.wait_drained("home", LONG);
+        assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
+        let txids = || {
+            let raw = subscriber
+                .messages()
+                .into_iter()
+                .filter(|message| message.topic.ends_with("/raw"));
+            raw.map(|message| message.property("txid").to_owned())
+                .collect::<BTreeSet<_>>()
+        };
+        wait_for("the others have arrived", LONG, || {
+            txids() == ["last".to_owned(), "small".to_owned()].into()
+        });
+    }
 }
 
 #[test]
