@@ -146,20 +146,22 @@ fn retained_values_are_there_for_who_comes_later() {
 
 #[test]
 fn a_broker_that_cannot_be_reached_at_the_start_gets_everything_later() {
-    let mut broker = Mosquitto::new();
-    let mut daemon = configured(broker.port, r#"layout = "records""#);
-    daemon.start();
-    let live = Arc::new(Live::default());
-    daemon.drive(1, 50, 0.0, &live).join().unwrap();
-    assert_eq!(live.totals().2, 50, "acknowledged without any upstream");
-    broker.start();
-    daemon.wait_drained("home", LONG);
-    assert_eq!(
-        daemon.figure("home", "confirmed"),
-        52,
-        "with the two connectivity records"
-    );
-    assert!(daemon.log().contains("delivery interrupted"));
+    for more in ["", "protocol = \"3.1.1\"", "qos = 0"] {
+        let mut broker = Mosquitto::new();
+        let mut daemon = configured(broker.port, &format!("layout = \"records\"\n{more}"));
+        daemon.start();
+        let live = Arc::new(Live::default());
+        daemon.drive(1, 50, 0.0, &live).join().unwrap();
+        assert_eq!(live.totals().2, 50, "acknowledged without any upstream");
+        broker.start();
+        daemon.wait_drained("home", LONG);
+        assert_eq!(
+            daemon.figure("home", "confirmed"),
+            52,
+            "with the two connectivity records"
+        );
+        assert!(daemon.log().contains("delivery interrupted"));
+    }
 }
 
 #[test]

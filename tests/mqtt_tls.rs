@@ -156,11 +156,16 @@ fn a_broker_that_wants_a_certificate_gets_one() {
         std::fs::write(daemon.path("own.pem"), chain(&own)).unwrap();
         std::fs::write(daemon.path("own.key"), key(&own)).unwrap();
         delivers(&setup, &mut daemon);
+        let stranger = authority("Others").signs(
+            &vehicle(&[ExtendedKeyUsagePurpose::ClientAuth]),
+            &PKCS_ECDSA_P256_SHA256,
+        );
+        let mut unknown = configured(&setup, protocol, keys);
+        std::fs::write(unknown.path("own.pem"), chain(&stranger)).unwrap();
+        std::fs::write(unknown.path("own.key"), key(&stranger)).unwrap();
+        fails(&mut unknown, "the broker does not trust client_certificate");
         let mut nobody = configured(&setup, protocol, "");
-        nobody.start();
-        wait_for("it says that it gets nowhere", LONG, || {
-            nobody.last_error("broker").is_some()
-        });
+        fails(&mut nobody, "set client_certificate and client_key");
         assert_eq!(nobody.figure("broker", "confirmed"), 0);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: every file is read and checked when the destination is made, so that `check` and the start find what is
 //! wrong, and not the first connection.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use rumqttc::TlsConfiguration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
 
 use crate::config::MqttTls;
 
@@ -52,6 +53,26 @@ pub(super) fn configuration(tls: &MqttTls) -> Result<TlsConfiguration, String> {
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
     }
     Ok(TlsConfiguration::Rustls(Arc::new(config)))
+}
+
+/// An I/O error in words: what the broker says of this gateway's certificate comes as one.
+pub(super) fn explain(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let advice = match inner {
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {
+            "; the broker wants a certificate: set client_certificate and client_key"
+        }
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate,
+        )) => "; the broker does not trust client_certificate",
+        _ => "",
+    };
+    format!("{error}{advice}")
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {

@@ -3,6 +3,8 @@
 //! A broker cannot say no to a message here: what its rules forbid, or what is too large for it, it acknowledges and
 //! drops, or it ends the connection. Only the acknowledgement is passed on, because there is nothing else.
 
+use std::io::ErrorKind;
+
 use futures_util::future::BoxFuture;
 use rumqttc_v4::{
     AsyncClient, Broker, ClientError, ConnectReturnCode, ConnectionError, Error as MqttError, Event, EventLoop,
@@ -14,6 +16,7 @@ use super::link::{
     Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, INCOMING_BYTES, Message, OFFLINE, Opened, Settings,
     Unanswered,
 };
+use super::tls;
 use crate::config::Qos;
 use crate::destination::Outcome;
 use crate::destination::prompt::Prompt;
@@ -73,7 +76,7 @@ impl Client for V3 {
             Ok(notice) => Ok(Some(Box::pin(async move {
                 match notice.wait_completion_async().await {
                     Ok(()) => Ok(Outcome::Delivered),
-                    Err(PublishNoticeError::Recv) => Err(Unanswered::Ended),
+                    Err(PublishNoticeError::Recv | PublishNoticeError::Qos0NotFlushed) => Err(Unanswered::Ended),
                     Err(error) => Err(Unanswered::Failed(format!("publish failed: {error}"))),
                 }
             }))),
@@ -109,7 +112,7 @@ fn quality(qos: Qos) -> QoS {
 /// Why a connection could not be made or was lost.
 fn explain(error: &ConnectionError) -> String {
     match error {
-        ConnectionError::Io(error) => error.to_string(),
+        ConnectionError::Io(error) => tls::explain(error),
         ConnectionError::Tls(error) => {
             format!("TLS: {error}; check the broker's certificate, its name, `ca` and `server_name`")
         }
@@ -127,7 +130,10 @@ fn explain(error: &ConnectionError) -> String {
         ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker answers no more".to_owned(),
         ConnectionError::MqttState(StateError::ConnectionAborted) => hung_up("the broker closed the connection"),
         ConnectionError::MqttState(StateError::Io(error) | StateError::Deserialization(MqttError::Io(error))) => {
-            hung_up(&error.to_string())
+            match error.kind() {
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => hung_up(&error.to_string()),
+                _ => tls::explain(error),
+            }
         }
         ConnectionError::MqttState(StateError::Deserialization(error)) => {
             format!("the broker sent what is not MQTT 3.1.1: {error}")

@@ -15,6 +15,7 @@ use super::link::{
     Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, INCOMING_BYTES, Message, OFFLINE, Opened, Settings,
     Unanswered,
 };
+use super::tls;
 use crate::config::Qos;
 use crate::destination::Outcome;
 use crate::destination::prompt::Prompt;
@@ -123,7 +124,7 @@ fn quality(qos: Qos) -> QoS {
 /// Why a connection could not be made or was lost.
 fn explain(error: &ConnectionError) -> String {
     match error {
-        ConnectionError::Io(error) => error.to_string(),
+        ConnectionError::Io(error) => tls::explain(error),
         ConnectionError::Tls(error) => {
             format!("TLS: {error}; check the broker's certificate, its name, `ca` and `server_name`")
         }
@@ -152,10 +153,10 @@ fn explain(error: &ConnectionError) -> String {
         ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
         ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker answers no more".to_owned(),
         ConnectionError::MqttState(StateError::Deserialization(error)) => match error {
-            MqttError::Io(error) => error.to_string(),
+            MqttError::Io(error) => tls::explain(error),
             error => format!("the broker sent what is not MQTT 5: {error}"),
         },
-        ConnectionError::MqttState(StateError::Io(error)) => error.to_string(),
+        ConnectionError::MqttState(StateError::Io(error)) => tls::explain(error),
         error => error.to_string(),
     }
 }
@@ -180,7 +181,7 @@ fn outcome(error: &PublishNoticeError) -> Result<Outcome, Unanswered> {
     match error {
         PublishNoticeError::V5PubAck(reason) => Ok(refusal(*reason as u8, reason)),
         PublishNoticeError::V5PubRec(reason) => Ok(refusal(*reason as u8, reason)),
-        PublishNoticeError::Recv => Err(Unanswered::Ended),
+        PublishNoticeError::Recv | PublishNoticeError::Qos0NotFlushed => Err(Unanswered::Ended),
         PublishNoticeError::RetainNotSupported => Err(Unanswered::Failed(
             "the broker keeps no retained messages; set retain = false and status = false".to_owned(),
         )),
