@@ -89,7 +89,11 @@ fn every_default_that_the_example_shows_is_the_default() {
         "username",
         "password_file",
         "client_id",
+        "max_packet_size",
         "ca",
+        "client_certificate",
+        "client_key",
+        "server_name",
         "path",
         "server_key_file",
         "allowed_client_keys",
@@ -437,11 +441,6 @@ fn each_mistake_gives_exactly_its_message() {
         ),
         (
             "topic_base",
-            "qos = 0\ntopic_base",
-            "config.toml:18: destinations.home.qos: 0 is not supported in this version: a record is done when the broker has confirmed it once; write 1",
-        ),
-        (
-            "topic_base",
             "ca = \"ca.pem\"\ntopic_base",
             "config.toml:18: destinations.home.ca: is only for mqtts://; change url to mqtts:// or remove ca",
         ),
@@ -592,7 +591,7 @@ properties = { retries = 3 }
 [destinations.home]
 type = "mqtt"
 url = "broker"
-qos = 2
+qos = 3
 
 [log]
 level = true

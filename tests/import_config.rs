@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{find, kafka, mqtt, parsed, routes};
 use waystation::cli::import_config::{ImportError, import};
-use waystation::config::Config;
+use waystation::config::{Config, Qos};
 
 fn example(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server_config");
@@ -109,7 +109,7 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
     assert_eq!(mqtt.credentials, Some(credentials));
     assert_eq!(mqtt.client_id.as_deref(), Some("fleet-telemetry"));
     assert_eq!((mqtt.topic_base.as_str(), mqtt.retain), ("telemetry", true));
-    assert_eq!(mqtt.keep_alive, Duration::from_secs(45));
+    assert_eq!((mqtt.keep_alive, mqtt.qos), (Duration::from_secs(45), Qos::ExactlyOnce));
     assert!(!find(&config, "log").required);
     for lost in [
         "kinesis",
@@ -125,7 +125,6 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
         "transmit_decoded_records",
         "vins_signal_tracking_enabled",
         "use_default_eng_ca",
-        "mqtt.qos",
         "mqtt.connect_timeout_ms",
         "records.errors",
     ] {

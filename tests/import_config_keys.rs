@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{kafka, mqtt, parsed, routes};
 use waystation::cli::import_config::{Imported, import};
-use waystation::config::Config;
+use waystation::config::{Config, Qos};
 
 /// What is made of a good file with some keys changed; `null` takes one away.
 fn with(changes: Value) -> (Config, Imported) {
@@ -188,9 +188,15 @@ fn brokers_in_every_form_become_an_mqtt_url() {
 #[test]
 fn what_mqtt_does_otherwise_is_said() {
     let lost = |mqtt: Value| with(json!({ "mqtt": mqtt })).1.lost.join("\n");
-    assert!(!lost(json!({ "qos": 1 })).contains("mqtt.qos"));
-    assert!(lost(json!({ "qos": null })).contains("mqtt.qos: 0, or not there: here it is always 1"));
-    assert!(lost(json!({ "qos": 2 })).contains("mqtt.qos: 2: here it is always 1"));
+    for (qos, carried) in [(1, Qos::AtLeastOnce), (2, Qos::ExactlyOnce)] {
+        let (config, imported) = with(json!({ "mqtt": { "qos": qos } }));
+        assert_eq!(mqtt(&config).qos, carried);
+        assert!(!imported.lost.join("\n").contains("mqtt.qos"), "{qos}");
+    }
+    for qos in [json!(0), json!(null)] {
+        assert!(lost(json!({ "qos": qos })).contains("mqtt.qos: 0, or not there: here it is 1 unless it is set"));
+    }
+    assert!(lost(json!({ "qos": 3 })).contains("mqtt.qos: "));
     assert!(lost(json!({ "publish_timeout_ms": 1500 })).contains("mqtt.publish_timeout_ms: 1500 ms; "));
     assert!(lost(json!({ "password": "p" })).contains("mqtt.password: username is missing"));
     assert!(lost(json!({ "password": 7 })).contains("mqtt.password: is not a string"));

@@ -146,20 +146,22 @@ fn retained_values_are_there_for_who_comes_later() {
 
 #[test]
 fn a_broker_that_cannot_be_reached_at_the_start_gets_everything_later() {
-    let mut broker = Mosquitto::new();
-    let mut daemon = configured(broker.port, r#"layout = "records""#);
-    daemon.start();
-    let live = Arc::new(Live::default());
-    daemon.drive(1, 50, 0.0, &live).join().unwrap();
-    assert_eq!(live.totals().2, 50, "acknowledged without any upstream");
-    broker.start();
-    daemon.wait_drained("home", LONG);
-    assert_eq!(
-        daemon.figure("home", "confirmed"),
-        52,
-        "with the two connectivity records"
-    );
-    assert!(daemon.log().contains("delivery interrupted"));
+    for more in ["", "protocol = \"3.1.1\"", "qos = 0"] {
+        let mut broker = Mosquitto::new();
+        let mut daemon = configured(broker.port, &format!("layout = \"records\"\n{more}"));
+        daemon.start();
+        let live = Arc::new(Live::default());
+        daemon.drive(1, 50, 0.0, &live).join().unwrap();
+        assert_eq!(live.totals().2, 50, "acknowledged without any upstream");
+        broker.start();
+        daemon.wait_drained("home", LONG);
+        assert_eq!(
+            daemon.figure("home", "confirmed"),
+            52,
+            "with the two connectivity records"
+        );
+        assert!(daemon.log().contains("delivery interrupted"));
+    }
 }
 
 #[test]
@@ -192,28 +194,30 @@ fn a_transaction_id_that_no_broker_takes_stops_nothing() {
 
 #[test]
 fn a_message_above_the_brokers_own_limit_is_a_dead_letter_and_the_rest_goes_on() {
-    let mut broker = Mosquitto::with("message_size_limit 3000");
-    broker.start();
-    let subscriber = Subscriber::new(broker.port, "telemetry/#");
-    let mut daemon = configured(broker.port, r#"layout = "records""#);
-    daemon.start();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(raw::send_one(&daemon, "raw", b"small", b"payload"));
-    runtime.block_on(raw::send_one(&daemon, "raw", b"large", &[7; 5000]));
-    runtime.block_on(raw::send_one(&daemon, "raw", b"last", b"payload"));
-    daemon.wait_drained("home", LONG);
-    assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
-    let txids = || {
-        let raw = subscriber
-            .messages()
-            .into_iter()
-            .filter(|message| message.topic.ends_with("/raw"));
-        raw.map(|message| message.property("txid").to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    wait_for("the others have arrived", LONG, || {
-        txids() == ["last".to_owned(), "small".to_owned()].into()
-    });
+    for qos in [1, 2] {
+        let mut broker = Mosquitto::with("message_size_limit 3000");
+        broker.start();
+        let subscriber = Subscriber::new(broker.port, "telemetry/#");
+        let mut daemon = configured(broker.port, &format!("layout = \"records\"\nqos = {qos}"));
+        daemon.start();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(raw::send_one(&daemon, "raw", b"small", b"payload"));
+        runtime.block_on(raw::send_one(&daemon, "raw", b"large", &[7; 5000]));
+        runtime.block_on(raw::send_one(&daemon, "raw", b"last", b"payload"));
+        daemon.wait_drained("home", LONG);
+        assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
+        let txids = || {
+            let raw = subscriber
+                .messages()
+                .into_iter()
+                .filter(|message| message.topic.ends_with("/raw"));
+            raw.map(|message| message.property("txid").to_owned())
+                .collect::<BTreeSet<_>>()
+        };
+        wait_for("the others have arrived", LONG, || {
+            txids() == ["last".to_owned(), "small".to_owned()].into()
+        });
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod checked;
 mod destinations;
 mod identities;
+mod mqtt;
 mod nearest;
 mod reader;
 mod redacted;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use omq_tokio::CurvePublicKey;
 
 pub use checked::{ConfigError, Mistake, load, parse};
+pub use mqtt::{Mqtt, MqttLayout, MqttProtocol, MqttTls, Qos, RecordFormat};
 pub(crate) use nearest::nearest;
 
 use crate::record::identity::IssuerTable;
@@ -159,47 +161,6 @@ pub struct Kafka {
     pub namespace: String,
     /// librdkafka properties, by their own names; those that would break a promise are not among them.
     pub properties: BTreeMap<String, String>,
-}
-
-/// An MQTT broker.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Mqtt {
-    /// Host name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// `mqtts://`: with these authorities (PEM file), or those of the system.
-    pub tls: Option<MqttTls>,
-    /// User name and password, the latter from `password_file` or the configuration.
-    pub credentials: Option<(String, String)>,
-    /// Default `waystation-{queue id}`, set when it is `None`.
-    pub client_id: Option<String>,
-    /// First part of every topic, without a slash at its end.
-    pub topic_base: String,
-    /// How records become messages.
-    pub layout: MqttLayout,
-    /// Whether messages are retained by the broker.
-    pub retain: bool,
-    /// Keep-alive interval.
-    pub keep_alive: Duration,
-    /// Publishes that may be unconfirmed at once.
-    pub max_inflight: u16,
-}
-
-/// TLS towards an MQTT broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MqttTls {
-    /// PEM file with the authorities to trust instead of the system's.
-    pub ca: Option<PathBuf>,
-}
-
-/// How records become MQTT messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MqttLayout {
-    /// One JSON value per field, as Tesla's server publishes them.
-    Fields,
-    /// One message per record, protobuf, at `{base}/{VIN}/{type}`.
-    Records,
 }
 
 /// A ZMQ socket that publishes.

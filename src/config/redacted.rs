@@ -29,6 +29,7 @@ impl fmt::Debug for Mqtt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let credentials = self.credentials.as_ref().map(|(username, _)| (username, HIDDEN));
         f.debug_struct("Mqtt")
+            .field("protocol", &self.protocol)
             .field("host", &self.host)
             .field("port", &self.port)
             .field("tls", &self.tls)
@@ -36,9 +37,12 @@ impl fmt::Debug for Mqtt {
             .field("client_id", &self.client_id)
             .field("topic_base", &self.topic_base)
             .field("layout", &self.layout)
+            .field("qos", &self.qos)
             .field("retain", &self.retain)
+            .field("status", &self.status)
             .field("keep_alive", &self.keep_alive)
             .field("max_inflight", &self.max_inflight)
+            .field("max_packet_size", &self.max_packet_size)
             .finish()
     }
 }

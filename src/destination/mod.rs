@@ -6,7 +6,6 @@
 pub mod kafka;
 pub mod log;
 pub mod mqtt;
-mod mqtt_errors;
 pub mod mqtt_fields;
 mod prompt;
 pub mod zmq;

@@ -16,7 +16,7 @@ const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
 /// How a program is started: as it is, or in a network namespace.
 type Starter = Box<dyn Fn(&Path) -> Command>;
 
-/// A broker without persistence: killed, it comes back without its state.
+/// A broker; without persistence unless it is asked for: killed, it comes back without its state.
 pub(crate) struct Mosquitto {
     dir: tempfile::TempDir,
     pub(crate) port: u16,
@@ -29,7 +29,7 @@ impl Mosquitto {
         Self::with("")
     }
 
-    /// One with these lines in its configuration too.
+    /// One with these lines in its configuration too, in which `DIR` is its directory.
     pub(crate) fn with(more: &str) -> Self {
         Self::made("127.0.0.1", more, Box::new(alone))
     }
@@ -44,7 +44,8 @@ impl Mosquitto {
         let port = free_port();
         let config = format!(
             "listener {port} {address}\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
-             max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n{more}\n"
+             max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n{}\n",
+            more.replace("DIR", &dir.path().display().to_string())
         );
         fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         Self {
@@ -53,6 +54,22 @@ impl Mosquitto {
             starter,
             child: None,
         }
+    }
+
+    /// A file in its directory.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.dir.path().join(name), content).unwrap();
+    }
+
+    /// A password file, as `mosquitto_passwd` writes it, in its directory.
+    pub(crate) fn write_password(&self, name: &str, user: &str, password: &str) {
+        let made = Command::new(require("mosquitto_passwd", INSTALL))
+            .args(["-b", "-c"])
+            .arg(self.dir.path().join(name))
+            .args([user, password])
+            .status()
+            .unwrap();
+        assert!(made.success());
     }
 
     pub(crate) fn start(&mut self) {
@@ -74,7 +91,7 @@ impl Mosquitto {
 
     /// Subscribes beside it, over its own loopback.
     pub(crate) fn subscribe(&self, filter: &str) -> Subscriber {
-        Subscriber::started_by(&*self.starter, self.port, filter)
+        Subscriber::started_by(&*self.starter, self.port, filter, &[])
     }
 
     /// SIGSTOP: it does nothing until it is resumed.
@@ -85,6 +102,13 @@ impl Mosquitto {
     /// SIGCONT.
     pub(crate) fn resume(&self) {
         signal(self.child.as_ref().expect("it runs"), rustix::process::Signal::CONT);
+    }
+
+    /// SIGTERM: what it is to keep, it writes down.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        signal(&child, rustix::process::Signal::TERM);
+        child.wait().unwrap();
     }
 
     pub(crate) fn kill_9(&mut self) {
@@ -117,11 +141,13 @@ pub(crate) fn everything_to(port: u16) -> String {
     )
 }
 
-/// What one subscriber has received, in order: topic, user properties and payload (hex) of each message.
+/// What one subscriber has received, in order: topic, user properties and payload (hex) of each message. What gateways
+/// say of themselves is kept apart.
 pub(crate) struct Subscriber {
     child: Child,
     thread: Option<JoinHandle<()>>,
     messages: Arc<Mutex<Vec<Received>>>,
+    statuses: Arc<Mutex<Vec<Received>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -143,10 +169,15 @@ impl Received {
 impl Subscriber {
     /// Subscribes, and returns when the broker has confirmed it.
     pub(crate) fn new(port: u16, filter: &str) -> Self {
-        Self::started_by(&alone, port, filter)
+        Self::started_by(&alone, port, filter, &[])
     }
 
-    fn started_by(starter: &dyn Fn(&Path) -> Command, port: u16, filter: &str) -> Self {
+    /// One for which the broker keeps what comes while it is away.
+    pub(crate) fn lasting(port: u16, filter: &str) -> Self {
+        Self::started_by(&alone, port, filter, &["-c", "-i", "lasting", "-x", "600"])
+    }
+
+    fn started_by(starter: &dyn Fn(&Path) -> Command, port: u16, filter: &str, more: &[&str]) -> Self {
         // Line by line: into a pipe, what it says about itself would come in blocks.
         let mut child = starter(Path::new("stdbuf"))
             .arg("-oL")
@@ -164,14 +195,17 @@ impl Subscriber {
                 "-t",
                 filter,
             ])
+            .args(more)
             .args(["-F", "MESSAGE\t%t\t%P\t%x"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let messages: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let statuses: Arc<Mutex<Vec<Received>>> = Arc::default();
         let subscribed = Arc::new(Mutex::new(false));
         let (received, confirmed) = (Arc::clone(&messages), Arc::clone(&subscribed));
+        let of_gateways = Arc::clone(&statuses);
         let output = BufReader::new(child.stdout.take().unwrap());
         let thread = std::thread::spawn(move || {
             for line in output.lines() {
@@ -186,7 +220,11 @@ impl Subscriber {
                 let mut part = || parts.next().unwrap_or_default().to_owned();
                 let (topic, properties, hex) = (part(), part(), part());
                 let payload = (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap());
-                received.lock().unwrap().push(Received {
+                let list = match topic.contains("/waystation/") {
+                    true => &of_gateways,
+                    false => &received,
+                };
+                list.lock().unwrap().push(Received {
                     topic,
                     properties,
                     payload: payload.collect(),
@@ -205,6 +243,7 @@ impl Subscriber {
             child,
             thread: Some(thread),
             messages,
+            statuses,
         }
     }
 
@@ -214,6 +253,15 @@ impl Subscriber {
 
     pub(crate) fn messages(&self) -> Vec<Received> {
         self.messages.lock().unwrap().clone()
+    }
+
+    /// What gateways have said of themselves: topics and words.
+    pub(crate) fn statuses(&self) -> Vec<(String, String)> {
+        let statuses = self.statuses.lock().unwrap();
+        let words = statuses
+            .iter()
+            .map(|one| (one.topic.clone(), String::from_utf8_lossy(&one.payload).into_owned()));
+        words.collect()
     }
 
     /// The messages since the last call.

@@ -158,18 +158,11 @@ fn credentials(mqtt: &Object<'_>, section: &mut Section, draft: &mut Draft) {
 fn qos(mqtt: &Object<'_>, section: &mut Section, draft: &mut Draft) {
     // Read as a number whatever it is, so that 0 is told from a mistake.
     match mqtt.number("qos", draft) {
-        Some(1) => section.entry(Entry::new("qos", "1", "mqtt.qos")),
+        Some(qos) => section.entry(Entry::new("qos", qos.to_string(), "mqtt.qos")),
         None => draft.lost(
             "mqtt.qos",
-            "0, or not there: here it is always 1, because a record is done when the broker has confirmed it; \
-             subscribers need no change, and may see a message twice",
-        ),
-        Some(qos) => draft.lost(
-            "mqtt.qos",
-            format!(
-                "{qos}: here it is always 1, so that a message may come twice; the user property `record` is the \
-                 same both times"
-            ),
+            "0, or not there: here it is 1 unless it is set, so that no record is lost on its way to the broker; \
+             subscribers need no change, and may see a message twice; qos = 0 makes it as it was",
         ),
     }
 }

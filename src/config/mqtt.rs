@@ -1,0 +1,375 @@
+//! A `type = "mqtt"` destination: which broker, over what connection, and what records become there.
+//!
+//! Invariant: with any setting but `qos = 0`, about which there is a warning, a record counts as delivered only when the
+//! broker has confirmed it; and no key is taken that would have no effect.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use super::checked::{Base, or};
+use super::reader::{Field, Table};
+use super::{Destination, DestinationKind};
+
+/// An MQTT broker.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Mqtt {
+    /// The version of the protocol.
+    pub protocol: MqttProtocol,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// `mqtts://`.
+    pub tls: Option<MqttTls>,
+    /// User name and password, the latter from `password_file` or the configuration.
+    pub credentials: Option<(String, String)>,
+    /// Default `waystation-{queue id}`, set when it is `None`.
+    pub client_id: Option<String>,
+    /// First part of every topic, without a slash at its end.
+    pub topic_base: String,
+    /// How records become messages.
+    pub layout: MqttLayout,
+    /// When a message counts as delivered.
+    pub qos: Qos,
+    /// Whether messages are retained by the broker.
+    pub retain: bool,
+    /// Whether `{topic_base}/waystation/{client id}/status` says that the gateway is there.
+    pub status: bool,
+    /// Keep-alive interval.
+    pub keep_alive: Duration,
+    /// Publishes that may be unconfirmed at once.
+    pub max_inflight: u16,
+    /// Bytes of the largest packet that is sent, where the broker itself does not name a smaller one.
+    pub max_packet_size: Option<u64>,
+}
+
+/// Versions of MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MqttProtocol {
+    /// 3.1.1: no user properties, and the broker cannot say no to a message.
+    V3,
+    /// 5.
+    V5,
+}
+
+/// When a message counts as delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// 0: when it has been written to the connection.
+    AtMostOnce,
+    /// 1: with its PUBACK.
+    AtLeastOnce,
+    /// 2: with its PUBCOMP.
+    ExactlyOnce,
+}
+
+/// TLS towards an MQTT broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttTls {
+    /// PEM file with the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM files with a certificate (and its chain, leaf first) and its private key, for brokers that ask for one.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// The name in the broker's certificate, when it is not the host.
+    pub server_name: Option<String>,
+}
+
+/// How records become MQTT messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MqttLayout {
+    /// One JSON value per field, as Tesla's server publishes them.
+    Fields,
+    /// One message per record at `{base}/{VIN}/{type}`.
+    Records(RecordFormat),
+}
+
+/// What a whole record is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordFormat {
+    /// As it is.
+    Protobuf,
+    /// Decoded, as proto3's canonical JSON.
+    Json,
+}
+
+/// Two clients with one id end each other's connection for ever: that no two destinations do so.
+pub(super) fn tell_apart<'a>(section: &Table<'_>, found: impl Iterator<Item = &'a Destination> + Clone) {
+    let mqtt = |destination: &'a Destination| match &destination.kind {
+        DestinationKind::Mqtt(mqtt) => Some(mqtt),
+        _ => None,
+    };
+    for (at, destination) in found.clone().enumerate() {
+        let Some(one) = mqtt(destination).filter(|one| one.client_id.is_some()) else {
+            continue;
+        };
+        let same = |other: &&'a Destination| {
+            mqtt(other).is_some_and(|other| {
+                (&other.client_id, &other.host, other.port) == (&one.client_id, &one.host, one.port)
+            })
+        };
+        if let Some(other) = found.clone().take(at).find(same) {
+            section.mistake(format_args!(
+                "{} and {} have the same client_id on one broker, which ends the connection of one whenever the other \
+                 connects; write another for one of them",
+                other.name, destination.name
+            ));
+        }
+    }
+}
+
+pub(super) fn mqtt(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Mqtt> {
+    let url = table.required(
+        "url",
+        "write mqtt://HOST or mqtts://HOST, with :PORT if it is not 1883 or 8883",
+    );
+    let broker = url.as_ref().and_then(broker);
+    let protocol = or(table, "protocol", Some(MqttProtocol::V5), |field| {
+        field.choice(&[("5", MqttProtocol::V5), ("3.1.1", MqttProtocol::V3)])
+    });
+    let topic_base = table.required("topic_base", "it begins every topic: {topic_base}/{VIN}/…");
+    let topic_base = topic_base.and_then(|field| topic_base_of(&field));
+    let layout = layout(table);
+    let credentials = credentials(table, base);
+    let client_id = optional(table, "client_id", |field| {
+        let id = field.text()?;
+        let usable = id.len() <= 128 && !id.chars().any(char::is_control);
+        if !usable {
+            field.refuse("is not a client id; write 1 to 128 printable characters");
+        }
+        Some(id.to_owned()).filter(|_| usable)
+    });
+    let qos = or(table, "qos", Some(Qos::AtLeastOnce), |field| {
+        field.integer(0..=2).map(|qos| match qos {
+            0 => Qos::AtMostOnce,
+            1 => Qos::AtLeastOnce,
+            _ => Qos::ExactlyOnce,
+        })
+    });
+    let retain = or(table, "retain", Some(false), |field| field.boolean());
+    let status = or(table, "status", Some(true), |field| field.boolean());
+    let keep_alive = or(table, "keep_alive", Some(Duration::from_secs(30)), |field| {
+        field.duration(Duration::from_secs(1)..=Duration::from_secs(18 * 3_600))
+    });
+    let max_inflight = or(table, "max_inflight", Some(100), |field| field.integer(1..=1_000));
+    let max_packet_size = optional(table, "max_packet_size", |field| field.size(512..=256 << 20));
+    let tls = tls(table, base, broker.as_ref().is_none_or(|(_, _, encrypted)| *encrypted));
+
+    let (host, port, encrypted) = broker?;
+    let (credentials, qos) = (credentials?, qos?);
+    if credentials.is_some() && !encrypted && !matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1") {
+        warnings.push(format!(
+            "destinations.{name}: the password goes to {host} unencrypted; mqtts:// would protect it"
+        ));
+    }
+    if qos == Qos::AtMostOnce {
+        warnings.push(format!(
+            "destinations.{name}: with qos = 0 the broker confirms nothing: records that are on their way when a \
+             connection ends are lost; qos = 1 loses none"
+        ));
+    }
+    let tls = tls?;
+    Some(Mqtt {
+        protocol: protocol?,
+        host,
+        port,
+        tls: encrypted.then_some(tls),
+        credentials,
+        client_id: client_id?,
+        topic_base: topic_base?,
+        layout: layout?,
+        qos,
+        retain: retain?,
+        status: status?,
+        // MQTT counts whole seconds.
+        keep_alive: Duration::from_secs(keep_alive?.as_secs()),
+        max_inflight: u16::try_from(max_inflight?).ok()?,
+        max_packet_size: max_packet_size?,
+    })
+}
+
+/// A key without a default; the outer `None` when something is wrong with its value.
+fn optional<'d, T>(
+    table: &Table<'d>,
+    key: &'static str,
+    read: impl FnOnce(&Field<'d>) -> Option<T>,
+) -> Option<Option<T>> {
+    match table.field(key) {
+        Some(field) => read(&field).map(Some),
+        None => Some(None),
+    }
+}
+
+fn layout(table: &Table<'_>) -> Option<MqttLayout> {
+    let layout = or(table, "layout", Some("fields"), |field| {
+        field.choice(&[("fields", "fields"), ("records", "records")])
+    });
+    let format = table.field("format");
+    if layout == Some("fields") {
+        if let Some(field) = format {
+            field.mistake("is only for layout = \"records\"; fields are always JSON");
+            return None;
+        }
+        return Some(MqttLayout::Fields);
+    }
+    let format = match format {
+        Some(field) => field.choice(&[("protobuf", RecordFormat::Protobuf), ("json", RecordFormat::Json)]),
+        None => Some(RecordFormat::Protobuf),
+    };
+    layout.and(format).map(MqttLayout::Records)
+}
+
+fn tls(table: &Table<'_>, base: Base<'_>, encrypted: bool) -> Option<MqttTls> {
+    let keys = ["ca", "client_certificate", "client_key", "server_name"];
+    let [ca, certificate, key, server_name] = keys.map(|key| table.field(key));
+    if !encrypted {
+        for (name, field) in keys.iter().zip([&ca, &certificate, &key, &server_name]) {
+            if let Some(field) = field {
+                field.mistake(format_args!(
+                    "is only for mqtts://; change url to mqtts:// or remove {name}"
+                ));
+            }
+        }
+    }
+    let path = |field: Option<Field<'_>>| match field {
+        Some(field) => base.path(&field).map(Some),
+        None => Some(None),
+    };
+    match (&certificate, &key) {
+        (Some(field), None) => field.mistake("client_key is missing; name the file with its private key"),
+        (None, Some(field)) => field.mistake("client_certificate is missing; name the file with the key's certificate"),
+        _ => {}
+    }
+    let (ca, certificate, key) = (path(ca), path(certificate), path(key));
+    let server_name = match server_name {
+        Some(field) => {
+            let name = field.text()?;
+            if ServerName::try_from(name).is_err() {
+                field.refuse("is not a name that a certificate can have; write a host name or an IP address");
+                return None;
+            }
+            Some(name.to_owned())
+        }
+        None => None,
+    };
+    Some(MqttTls {
+        ca: ca?,
+        client: certificate?.zip(key?),
+        server_name,
+    })
+}
+
+/// Host, port and whether it is encrypted, of an MQTT URL.
+fn broker(field: &Field<'_>) -> Option<(String, u16, bool)> {
+    let url = field.text()?;
+    let (rest, encrypted) = match (url.strip_prefix("mqtt://"), url.strip_prefix("mqtts://")) {
+        (Some(rest), _) => (rest, false),
+        (_, Some(rest)) => (rest, true),
+        _ => {
+            field.refuse("is not an MQTT address; write mqtt://HOST or mqtts://HOST, with :PORT if need be");
+            return None;
+        }
+    };
+    if rest.contains('@') {
+        // Not shown: it may hold a password.
+        field.mistake("holds credentials; write them as username and password_file");
+        return None;
+    }
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        field.refuse("has a path; end it after the host and port, and write the topic prefix as topic_base");
+        return None;
+    }
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (
+            Some(host).filter(|host| host.parse::<std::net::Ipv6Addr>().is_ok()),
+            port,
+        ),
+        None => {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            let usable = !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+            (Some(host).filter(|_| usable), port)
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        Some(number) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let port = number.parse().ok().filter(|port| *port != 0);
+            if port.is_none() {
+                field.refuse(format_args!(
+                    "has the port {number}, which is out of range; write one from 1 to 65535"
+                ));
+                return None;
+            }
+            port
+        }
+        None if port.is_empty() => Some(if encrypted { 8883 } else { 1883 }),
+        _ => None,
+    };
+    let (Some(host), Some(port)) = (host, port) else {
+        field.refuse("is not an MQTT address; write mqtt://HOST or mqtts://HOST, with :PORT if need be");
+        return None;
+    };
+    Some((host.to_owned(), port, encrypted))
+}
+
+fn topic_base_of(field: &Field<'_>) -> Option<String> {
+    let topic = field.text()?;
+    let reason = if topic.contains(['+', '#']) {
+        "has a wildcard in it; + and # cannot be published to"
+    } else if topic.starts_with('/') || topic.ends_with('/') {
+        "begins or ends with a slash; write it without"
+    } else if topic.contains("//") {
+        "has an empty level; write one slash between levels"
+    } else if topic.starts_with('$') {
+        "begins with $, which belongs to the broker"
+    } else if topic.len() > 256 || topic.chars().any(char::is_control) {
+        "cannot begin a topic; write at most 256 bytes without control characters"
+    } else {
+        return Some(topic.to_owned());
+    };
+    field.refuse(reason);
+    None
+}
+
+/// User name and password; the outer `None` when something is wrong with them. Passwords are never shown.
+fn credentials(table: &Table<'_>, base: Base<'_>) -> Option<Option<(String, String)>> {
+    let username = table.field("username");
+    let password = table.field("password");
+    let file = table.field("password_file");
+    if let (Some(password), Some(_)) = (&password, &file) {
+        password.mistake("password_file is there too; leave one of the two");
+        return None;
+    }
+    if let (None, Some(secret)) = (&username, password.as_ref().or(file.as_ref())) {
+        secret.mistake("username is missing; a password needs one");
+    }
+    let password = match (&password, &file) {
+        (Some(field), _) => field.secret(),
+        (None, Some(field)) => base.path(field).and_then(|path| password_of(field, &path)),
+        (None, None) => Some(String::new()),
+    };
+    match username {
+        Some(field) => Some(Some((field.text()?.to_owned(), password?))),
+        None => password.map(|_| None),
+    }
+}
+
+fn password_of(field: &Field<'_>, path: &Path) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let line = text.strip_suffix('\n').unwrap_or(&text);
+            Some(line.strip_suffix('\r').unwrap_or(line).to_owned())
+        }
+        Err(error) => {
+            field.mistake(format_args!(
+                "cannot read {}: {error}; write the password into it, and let the gateway read it",
+                path.display()
+            ));
+            None
+        }
+    }
+}

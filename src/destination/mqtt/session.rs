@@ -1,0 +1,305 @@
+//! One session with a broker, whatever the version of the protocol: what is in flight, in what order, and what the
+//! broker's answers mean for records.
+//!
+//! Client, event loop and window are made anew for each session, with a clean start: what the broker or the library
+//! remember of an earlier one is not relied on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, Message, OFFLINE, Settings, Unanswered};
+use super::{messages, tls, v3, v5};
+use crate::config::{self, MqttProtocol};
+use crate::destination::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
+use crate::queue::Queued;
+
+/// An MQTT broker.
+pub struct Mqtt {
+    name: String,
+    settings: Settings,
+    /// Whether the broker has said no to the status. It is not tried again then: mosquitto with `max_queued_messages 0`
+    /// ends the connection after each such answer.
+    status_refused: Arc<AtomicBool>,
+}
+
+/// Beyond two keep-alive intervals, for a ping and its answer on a slow link.
+const SLACK: Duration = Duration::from_secs(10);
+/// For each of the two words of a goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+const ONLINE: &str = "online";
+
+impl Mqtt {
+    /// A broker as configured.
+    pub fn new(name: &str, config: &config::Mqtt, queue: &str) -> Result<Self, String> {
+        let client_id = config
+            .client_id
+            .clone()
+            .unwrap_or_else(|| format!("waystation-{}-{name}", &queue[..12.min(queue.len())]));
+        let status = config.status;
+        Ok(Self {
+            name: name.to_owned(),
+            settings: Settings {
+                tls: config.tls.as_ref().map(tls::configuration).transpose()?,
+                status_topic: status.then(|| messages::status_topic(&config.topic_base, &client_id)),
+                client_id,
+                config: config.clone(),
+            },
+            status_refused: Arc::default(),
+        })
+    }
+
+    async fn begin(&self) -> Result<Publishing, SessionError> {
+        let Settings { config, .. } = &self.settings;
+        let opened = match config.protocol {
+            MqttProtocol::V3 => v3::open(&self.settings).await,
+            MqttProtocol::V5 => v5::open(&self.settings).await,
+        };
+        let opened = opened
+            .map_err(|reason| SessionError(format!("cannot connect to {}: {reason}", self.settings.address())))?;
+        let (ended, end) = oneshot::channel();
+        let silence = 2 * config.keep_alive + SLACK;
+        let events = AbortOnDropHandle::new(tokio::spawn(drive(opened.events, silence, ended)));
+        let window = config.max_inflight.min(opened.receive_max.unwrap_or(u16::MAX));
+        let max_packet = u64::from(opened.max_packet.unwrap_or(u32::MAX));
+        let max_packet = max_packet.min(config.max_packet_size.unwrap_or(u64::MAX));
+        let mut session = Publishing {
+            name: self.name.clone(),
+            config: config.clone(),
+            status_topic: self.settings.status_topic.clone(),
+            status_refused: Arc::clone(&self.status_refused),
+            client: opened.client,
+            _events: events,
+            end: End(Some(end)),
+            window: usize::from(window.max(1)),
+            max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
+            unsent: VecDeque::new(),
+            in_flight: VecDeque::new(),
+        };
+        session.announce(ONLINE).await?;
+        Ok(session)
+    }
+}
+
+impl Destination for Mqtt {
+    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
+        Box::pin(async move {
+            let session = tokio::time::timeout(CONNECT_TIMEOUT, self.begin()).await;
+            let session: Box<dyn Session> = Box::new(session.map_err(|_| {
+                SessionError(format!(
+                    "no answer from {} within {} s",
+                    self.settings.address(),
+                    CONNECT_TIMEOUT.as_secs()
+                ))
+            })??);
+            Ok(session)
+        })
+    }
+}
+
+/// Moves packets until the connection ends; it is never opened again by the same event loop.
+async fn drive(mut events: Box<dyn Events>, silence: Duration, ended: oneshot::Sender<Ended>) {
+    let reason = loop {
+        // Pings are events too: a poll that gives none for so long hangs in a write.
+        match tokio::time::timeout(silence, events.next()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ended)) => break ended,
+            Err(_) => break Ended::Lost(format!("the broker has taken nothing for {} s", silence.as_secs())),
+        }
+    };
+    // Before the word of it, so that nobody queues a DISCONNECT for an event loop that has ended.
+    drop(events);
+    // The session may have ended first.
+    drop(ended.send(reason));
+}
+
+struct Publishing {
+    name: String,
+    config: config::Mqtt,
+    status_topic: Option<String>,
+    status_refused: Arc<AtomicBool>,
+    client: Box<dyn Client>,
+    _events: AbortOnDropHandle<()>,
+    end: End,
+    window: usize,
+    max_packet: usize,
+    /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
+    unsent: VecDeque<(u64, bool, Message)>,
+    /// Messages without an answer, in the order of their sending. `None`: a record that became no message at all.
+    in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
+}
+
+/// The event loop's last word, which comes once.
+struct End(Option<oneshot::Receiver<Ended>>);
+
+impl Ended {
+    /// An answer can be to any message in flight. It is held against the oldest record, which is then tried alone: the
+    /// one that is meant comes to be the oldest in its turn.
+    fn means(self, oldest: Option<u64>) -> Result<News, SessionError> {
+        match (self, oldest) {
+            (Self::Answered(reason), Some(number)) => {
+                let outcome = Outcome::Refused(reason);
+                Ok(vec![Confirmation { number, outcome }].into())
+            }
+            (ended, _) => Err(SessionError(ended.reason())),
+        }
+    }
+
+    fn reason(self) -> String {
+        match self {
+            Self::Answered(reason) | Self::Lost(reason) => reason,
+        }
+    }
+}
+
+impl End {
+    /// Cancel-safe; answers at once when the word has been heard before.
+    async fn wait(&mut self) -> Ended {
+        let ended = Ended::Lost("the event loop has ended".to_owned());
+        let Some(end) = self.0.as_mut() else { return ended };
+        let reason = end.await.unwrap_or(ended);
+        self.0 = None;
+        reason
+    }
+}
+
+impl Session for Publishing {
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn has_room(&self) -> bool {
+        self.unsent.is_empty() && self.in_flight.len() < self.window
+    }
+
+    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
+        let number = queued.id.number;
+        let (messages, inexpressible) = messages::of(queued, &self.config).map_err(Rejected::ForGood)?;
+        let too_large = |message: &&Message| messages::packet_bytes(message) > self.max_packet;
+        if let Some(large) = messages.iter().find(too_large) {
+            let reason = format!(
+                "{} bytes on {} are more than the broker's maximum packet size of {}",
+                large.payload.len(),
+                large.topic,
+                self.max_packet
+            );
+            return Err(Rejected::ForGood(reason));
+        }
+        let last = messages.len().checked_sub(1);
+        if last.is_none() {
+            self.in_flight.push_back((number, true, None));
+        }
+        for (at, message) in messages.into_iter().enumerate() {
+            self.unsent.push_back((number, Some(at) == last, message));
+        }
+        self.fill().map_err(Rejected::SessionLost)?;
+        Ok(Sent { inexpressible })
+    }
+
+    fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
+        Box::pin(async move {
+            loop {
+                self.fill().map_err(SessionError)?;
+                let Some((number, last, acknowledged)) = self.in_flight.front_mut() else {
+                    return self.end.wait().await.means(None);
+                };
+                let (number, last) = (*number, *last);
+                let answer = match acknowledged {
+                    None => Ok(Outcome::Delivered),
+                    Some(acknowledged) => tokio::select! {
+                        biased;
+                        answer = acknowledged => answer,
+                        ended = self.end.wait() => return ended.means(Some(number)),
+                    },
+                };
+                let outcome = match answer {
+                    Ok(outcome) => outcome,
+                    Err(Unanswered::Ended) => return self.end.wait().await.means(Some(number)),
+                    Err(Unanswered::Failed(reason)) => return Err(SessionError(reason)),
+                };
+                self.in_flight.pop_front();
+                if outcome == Outcome::Delivered && !last {
+                    continue;
+                }
+                return Ok(vec![Confirmation { number, outcome }].into());
+            }
+        })
+    }
+
+    fn close(mut self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let said = tokio::time::timeout(GOODBYE, self.announce(OFFLINE)).await;
+            if !matches!(said, Ok(Ok(()))) {
+                // Without a DISCONNECT the broker publishes the will, which says the same.
+                return;
+            }
+            // A DISCONNECT, so that the broker does not take this for a lost connection; it need not arrive.
+            if self.client.disconnect().await {
+                let ended = tokio::time::timeout(GOODBYE, self.end.wait()).await;
+                tracing::debug!(in_time = ended.is_ok(), "mqtt disconnected");
+            }
+        })
+    }
+}
+
+impl Publishing {
+    /// Says on the status topic whether the gateway is there. A broker that does not take it from this client is no
+    /// reason to keep records from it.
+    async fn announce(&mut self, word: &str) -> Result<(), SessionError> {
+        let Some(topic) = self.status_topic.clone() else {
+            return Ok(());
+        };
+        if self.status_refused.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let failed = |reason| {
+            SessionError(format!(
+                "while publishing to {topic}, which status = false ends: {reason}"
+            ))
+        };
+        let message = Message {
+            topic: topic.clone(),
+            payload: word.as_bytes().to_vec(),
+            retain: true,
+            properties: Vec::new(),
+        };
+        let answer = match self.client.publish(message).map_err(failed)? {
+            Some(acknowledged) => tokio::select! {
+                biased;
+                answer = acknowledged => answer,
+                ended = self.end.wait() => return Err(failed(ended.reason())),
+            },
+            None => Err(Unanswered::Ended),
+        };
+        match answer {
+            Ok(Outcome::Delivered) => Ok(()),
+            Ok(Outcome::Refused(reason) | Outcome::Failed(reason)) => {
+                self.status_refused.store(true, Ordering::Relaxed);
+                tracing::warn!(destination = %self.name, topic,
+                    "the broker does not take the gateway's status, records go on: {reason}, or set status = false");
+                Ok(())
+            }
+            Err(Unanswered::Ended) => Err(failed(self.end.wait().await.reason())),
+            Err(Unanswered::Failed(reason)) => Err(failed(reason)),
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), String> {
+        while self.in_flight.len() < self.window
+            && let Some((number, last, message)) = self.unsent.pop_front()
+        {
+            let Some(acknowledged) = self.client.publish(message)? else {
+                // The connection has ended; `news` says why.
+                self.unsent.clear();
+                return Ok(());
+            };
+            self.in_flight.push_back((number, last, Some(acknowledged)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! MQTT 5, with `rumqttc-v5-next`: connections, and what goes wrong with a broker in words that a person can act on.
+//!
+//! Invariant: only an answer of the broker's to the message itself is passed on as its outcome.
+
+use std::fmt::Debug;
+
+use futures_util::future::BoxFuture;
+use rumqttc::{
+    AsyncClient, Broker, ClientError, ConnectReturnCode, ConnectionError, DisconnectReasonCode, Error as MqttError,
+    Event, EventLoop, LastWill, MqttOptions, Packet, PublishNoticeError, PublishOptions, PublishProperties, QoS,
+    SessionMode, StateError, Transport,
+};
+
+use super::link::{
+    Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, INCOMING_BYTES, Message, OFFLINE, Opened, Settings,
+    Unanswered,
+};
+use super::tls;
+use crate::config::Qos;
+use crate::destination::Outcome;
+use crate::destination::prompt::Prompt;
+
+/// Connects, and waits for the CONNACK.
+pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
+    let qos = quality(settings.config.qos);
+    let broker = Broker::tcp(settings.certified_name(), settings.config.port);
+    let mut options = MqttOptions::new(settings.client_id.clone(), broker);
+    let address = settings.address();
+    options
+        .set_session_mode(SessionMode::Clean)
+        .set_keep_alive(settings.keep_alive_seconds())
+        .set_max_packet_size(Some(INCOMING_BYTES))
+        .set_connect_timeout(CONNECT_TIMEOUT)
+        .set_socket_connector(move |_, _| Prompt::connect(address.clone()));
+    options.set_outgoing_inflight_upper_limit(settings.config.max_inflight);
+    if let Some((user, password)) = &settings.config.credentials {
+        options.set_credentials(user.clone(), password.clone().into_bytes());
+    }
+    if let Some(tls) = &settings.tls {
+        options.set_transport(Transport::Tls(tls.clone()));
+    }
+    if let Some(topic) = &settings.status_topic {
+        options.set_last_will(LastWill::new(topic.clone(), OFFLINE, qos, true, None));
+    }
+    let (client, mut events) = AsyncClient::builder(options).capacity(settings.capacity()).build();
+    let connack = loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(connack))) => break connack,
+            Ok(_) => {}
+            Err(error) => return Err(explain(&error)),
+        }
+    };
+    let properties = connack.properties.as_ref();
+    Ok(Opened {
+        client: Box::new(V5 { client, qos }),
+        events: Box::new(events),
+        max_packet: properties.and_then(|properties| properties.max_packet_size),
+        receive_max: properties.and_then(|properties| properties.receive_max),
+    })
+}
+
+struct V5 {
+    client: AsyncClient,
+    qos: QoS,
+}
+
+impl Client for V5 {
+    fn publish(&self, message: Message) -> Result<Option<Acknowledged>, String> {
+        let properties = message.properties.into_iter();
+        let properties = PublishProperties {
+            user_properties: properties.map(|(name, value)| (name.to_owned(), value)).collect(),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::new(self.qos)
+            .retain(message.retain)
+            .properties(properties);
+        match self.client.try_publish_tracked(message.topic, message.payload, options) {
+            Ok(notice) => Ok(Some(Box::pin(async move {
+                match notice.wait_completion_async().await {
+                    Ok(()) => Ok(Outcome::Delivered),
+                    Err(error) => outcome(&error),
+                }
+            }))),
+            Err(ClientError::RequestChannelDisconnected(_)) => Ok(None),
+            Err(error) => Err(format!("cannot publish: {error}")),
+        }
+    }
+
+    fn disconnect(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { self.client.disconnect().await.is_ok() })
+    }
+}
+
+impl Events for EventLoop {
+    fn next(&mut self) -> BoxFuture<'_, Result<(), Ended>> {
+        Box::pin(async {
+            match self.poll().await {
+                Ok(Event::Incoming(Packet::Disconnect(disconnect))) => {
+                    let properties = disconnect.properties.as_ref();
+                    let text = properties.and_then(|properties| properties.reason_string.as_deref());
+                    Err(Ended::Lost(disconnected(disconnect.reason_code, text)))
+                }
+                Ok(_) => Ok(()),
+                // mosquitto's answer to a message above its message_size_limit: a code that MQTT does not have there.
+                Err(ConnectionError::MqttState(StateError::Deserialization(MqttError::InvalidConnectReturnCode(
+                    code,
+                )))) => Err(Ended::Answered(format!(
+                    "the broker refused it with reason code {code:#04x}"
+                ))),
+                Err(error) => Err(Ended::Lost(format!("connection lost: {}", explain(&error)))),
+            }
+        })
+    }
+}
+
+fn quality(qos: Qos) -> QoS {
+    match qos {
+        Qos::AtMostOnce => QoS::AtMostOnce,
+        Qos::AtLeastOnce => QoS::AtLeastOnce,
+        Qos::ExactlyOnce => QoS::ExactlyOnce,
+    }
+}
+
+/// Why a connection could not be made or was lost.
+fn explain(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Io(error) => tls::explain(error),
+        ConnectionError::Tls(error) => {
+            format!("TLS: {error}; check the broker's certificate, its name, `ca` and `server_name`")
+        }
+        ConnectionError::ConnectionRefused(code)
+        | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
+            let advice = match code {
+                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+                    "; check username and password_file, and the broker's rules for them"
+                }
+                ConnectReturnCode::ClientIdentifierNotValid | ConnectReturnCode::BadClientId => {
+                    "; set another client_id"
+                }
+                ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
+                    "; it does not speak MQTT 5: set protocol = \"3.1.1\""
+                }
+                ConnectReturnCode::RetainNotSupported => "; it keeps no retained messages: set status = false",
+                ConnectReturnCode::QoSNotSupported => "; set a lower qos",
+                _ => "",
+            };
+            format!("the broker refuses the connection: {code:?}{advice}")
+        }
+        ConnectionError::MqttState(StateError::ServerDisconnect {
+            reason_code,
+            reason_string,
+        }) => disconnected(*reason_code, reason_string.as_deref()),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker closed the connection".to_owned(),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => "the broker answers no more".to_owned(),
+        ConnectionError::MqttState(StateError::Deserialization(error)) => match error {
+            MqttError::Io(error) => tls::explain(error),
+            error => format!("the broker sent what is not MQTT 5: {error}"),
+        },
+        ConnectionError::MqttState(StateError::Io(error)) => tls::explain(error),
+        error => error.to_string(),
+    }
+}
+
+/// Why the broker said goodbye.
+fn disconnected(code: DisconnectReasonCode, reason: Option<&str>) -> String {
+    let advice = match code {
+        DisconnectReasonCode::SessionTakenOver => "; another client has the same client_id: give each gateway its own",
+        DisconnectReasonCode::NotAuthorized => "; give this client the right to publish to its topics",
+        DisconnectReasonCode::PacketTooLarge => "; set max_packet_size to what the broker takes",
+        DisconnectReasonCode::QuotaExceeded => "; raise the broker's quota for this client or wait",
+        DisconnectReasonCode::ReceiveMaximumExceeded => "; set a lower max_inflight",
+        _ => "",
+    };
+    let reason = reason.map(|reason| format!(", {reason:?}")).unwrap_or_default();
+    format!("the broker ended the connection: {code:?}{reason}{advice}")
+}
+
+/// What a failed publish means for its record.
+fn outcome(error: &PublishNoticeError) -> Result<Outcome, Unanswered> {
+    // PUBACK and PUBREC have the same codes.
+    match error {
+        PublishNoticeError::V5PubAck(reason) => Ok(refusal(*reason as u8, reason)),
+        PublishNoticeError::V5PubRec(reason) => Ok(refusal(*reason as u8, reason)),
+        PublishNoticeError::Recv | PublishNoticeError::Qos0NotFlushed => Err(Unanswered::Ended),
+        PublishNoticeError::RetainNotSupported => Err(Unanswered::Failed(
+            "the broker keeps no retained messages; set retain = false and status = false".to_owned(),
+        )),
+        error => Err(Unanswered::Failed(format!("publish failed: {error}"))),
+    }
+}
+
+fn refusal(code: u8, name: &dyn Debug) -> Outcome {
+    match code {
+        0x87 => Outcome::Failed("not authorised; give this client the right to publish to its topics".to_owned()),
+        0x97 => Outcome::Failed("the broker's quota for this client is used up; raise it or wait".to_owned()),
+        // The topic or the payload is not to its liking.
+        0x90 | 0x99 => Outcome::Refused(format!("refused by the broker: {name:?}")),
+        _ => Outcome::Failed(format!("publish failed: {name:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::{PubAckReason, PubRecReason};
+
+    use super::*;
+
+    #[test]
+    fn only_a_message_that_is_wrong_in_itself_is_refused_for_good() {
+        let of = |error| outcome(&error).ok();
+        for reason in [PubAckReason::TopicNameInvalid, PubAckReason::PayloadFormatInvalid] {
+            assert!(matches!(
+                of(PublishNoticeError::V5PubAck(reason)),
+                Some(Outcome::Refused(_))
+            ));
+        }
+        for (reason, words) in [
+            (PubRecReason::NotAuthorized, "the right to publish"),
+            (PubRecReason::QuotaExceeded, "quota"),
+            (PubRecReason::UnspecifiedError, "UnspecifiedError"),
+        ] {
+            match of(PublishNoticeError::V5PubRec(reason)) {
+                Some(Outcome::Failed(said)) => assert!(said.contains(words), "{said}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(of(PublishNoticeError::Recv).is_none());
+    }
+}
