@@ -11,6 +11,8 @@ mod fixture;
 mod mosquitto;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/records_file.rs"]
+mod records_file;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,6 +25,7 @@ use account::account;
 use daemon::{Daemon, wait_for};
 use mosquitto::{Mosquitto, Subscriber};
 use proxy::Proxy;
+use records_file::{FILE, arrived};
 use waystation::cli::simulate::Live;
 use waystation::queue::{Item, Queue};
 
@@ -58,25 +61,6 @@ fn holding(dir: &Path, bytes: &[u8]) -> BTreeSet<PathBuf> {
         }
     }
     found
-}
-
-const FILE: &str = r#"
-    [records]
-    "*" = ["file"]
-    [destinations.file]
-    type = "log"
-    path = "records.jsonl"
-"#;
-
-/// Numbers of the records in the file of a daemon.
-fn arrived(daemon: &Daemon) -> Vec<u64> {
-    let lines = fs::read_to_string(daemon.path("records.jsonl")).unwrap_or_default();
-    let number = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        let id = line["record"].as_str().unwrap().rsplit_once('-').unwrap().1.to_owned();
-        id.parse().unwrap()
-    };
-    lines.lines().map(number).collect()
 }
 
 #[test]
@@ -119,7 +103,8 @@ fn a_search_of_the_files_finds_nothing_afterwards_and_the_rest_is_as_it_was() {
     daemon.start();
     daemon.wait_drained("file", SOME);
     let rest: Vec<_> = (18..60).filter(|number| number % 3 != 1).collect();
-    assert_eq!(arrived(&daemon), rest);
+    let number = |id: &String| id.rsplit_once('-').unwrap().1.parse::<u64>().unwrap();
+    assert_eq!(arrived(&daemon).iter().map(number).collect::<Vec<_>>(), rest);
     assert_eq!(daemon.status()["queue"]["lost"], 0, "{}", daemon.log());
     assert!(!daemon.log().contains("ERROR"));
 }

@@ -2,7 +2,6 @@
 //!
 //! Who may open the socket may do all of it; that is its owner and root.
 
-use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,20 +12,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Published;
+use super::accept::{self, Limits};
 use crate::queue::{Import, ImportError, OrderError, Refusal};
 
-const MAX_CONNECTIONS: usize = 8;
-/// Time for the commands that are under way at a stop.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+const LIMITS: Limits = Limits {
+    name: "the control socket",
+    connections: 8,
+    // An import or a purge takes as long as it takes.
+    patience: Duration::from_secs(365 * 86_400),
+    // They say how far they have come.
+    last_answers: Duration::from_secs(2),
+};
 /// Names and VINs are far shorter; the numbers of all dead letters may be this long.
 const LONGEST_ARGUMENT: usize = 4 << 20;
 
@@ -47,44 +48,14 @@ pub fn bind(queue: &Path) -> io::Result<UnixListener> {
     Ok(socket)
 }
 
-/// Serves until `stop`.
+/// Serves until `stop`, then takes the socket's file away.
 pub async fn serve(socket: UnixListener, published: Arc<Published>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection to the control socket could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (published, stop) = (Arc::clone(&published), stop.clone());
-        connections.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let (published, stop) = (Arc::clone(&published), stop.clone());
-                async move { Ok::<_, Infallible>(answer(request, &published, &stop).await) }
-            });
-            let served = http1::Builder::new()
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "control request failed");
-            }
-        });
-    }
-    // They say how far they have come.
-    let answered = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_ANSWERS, answered).await.is_err() {
-        tracing::warn!("a command on the control socket was cut off");
-        connections.shutdown().await;
-    }
+    let stopping = stop.clone();
+    let answer = move |request: Request<Incoming>| {
+        let (published, stop) = (Arc::clone(&published), stopping.clone());
+        async move { answer(request, &published, &stop).await }
+    };
+    accept::serve(&socket, &LIMITS, &stop, answer).await;
     let path = socket
         .local_addr()
         .ok()

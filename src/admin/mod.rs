@@ -3,6 +3,7 @@
 //!
 //! The port only reads what others publish.
 
+mod accept;
 pub mod control;
 mod metrics;
 mod server;

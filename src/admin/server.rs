@@ -1,6 +1,5 @@
 //! Serves the local port over plain HTTP.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,52 +7,25 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::{self, Limits};
 use super::{Published, metrics};
 
-const MAX_CONNECTIONS: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(10);
+const LIMITS: Limits = Limits {
+    name: "admin.bind",
+    connections: 32,
+    patience: Duration::from_secs(10),
+    // Who watches asks again.
+    last_answers: Duration::from_millis(200),
+};
 
 /// Serves until `stop`.
 pub async fn serve(socket: TcpListener, published: Arc<Published>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = socket.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection to admin.bind could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let published = Arc::clone(&published);
-        connections.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                std::future::ready(Ok::<_, Infallible>(answer(request.uri().path(), &published)))
-            });
-            let served = http1::Builder::new()
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            match tokio::time::timeout(PATIENCE, served).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "admin request failed"),
-                Err(_) => tracing::debug!("admin request took too long"),
-            }
-        });
-    }
-    connections.shutdown().await;
+    let answer = move |request: Request<Incoming>| std::future::ready(answer(request.uri().path(), &published));
+    accept::serve(&socket, &LIMITS, &stop, answer).await;
 }
 
 fn answer(path: &str, published: &Published) -> Response<Full<Bytes>> {

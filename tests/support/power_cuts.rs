@@ -84,6 +84,8 @@ pub(crate) struct Report {
     pub(crate) cuts: u64,
     pub(crate) starts: u64,
     pub(crate) records: u64,
+    /// By limits, counted for each destination, and again each time.
+    pub(crate) dropped: u64,
 }
 
 /// Runs one seed; panics, with the seed in its words, when anything is not as it must be.
@@ -151,7 +153,8 @@ impl Run {
             match below(&mut self.rng, 40) {
                 0..20 => self.send(&mut writer).unwrap(),
                 20..32 => self.confirm(&queue),
-                32..39 => writer.housekeep().unwrap(),
+                32..38 => writer.housekeep().unwrap(),
+                38 => self.drop_oldest(&queue, &mut writer),
                 _ => self.purge(&queue, &mut writer).unwrap().unwrap(),
             }
             if let Some(next) = self.check_cuts(&images) {
@@ -327,6 +330,32 @@ impl Run {
             self.vehicles()[number].erased = upto;
         }
         Ok(purged.map(drop))
+    }
+
+    /// The limits change while it runs: half of what is there has to go, whoever needs it.
+    fn drop_oldest(&mut self, queue: &Queue, writer: &mut Writer) {
+        for destination in DESTINATIONS {
+            for queued in &self.runtime.block_on(drain(queue, destination)).unwrap() {
+                note(&mut self.numbers, queued);
+            }
+        }
+        let tight = Settings {
+            max_bytes: queue.snapshot().disk_bytes / 2,
+            when_full: WhenFull::DropOldest,
+            ..SETTINGS
+        };
+        for settings in [tight, SETTINGS] {
+            let mut change = Box::pin(queue.change(settings));
+            // It has asked the writer for something, and waits.
+            assert!(change.as_mut().now_or_never().is_none());
+            writer.turn(Instant::now()).unwrap();
+            self.runtime.block_on(change).unwrap();
+        }
+        for destination in DESTINATIONS {
+            let passed = queue.cursor(destination).max(self.advanced[destination]);
+            self.report.dropped += queue.dropped(destination);
+            self.advanced.insert(destination, passed);
+        }
     }
 
     /// A destination reads some of what is queued and confirms some of that.
