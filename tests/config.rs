@@ -97,6 +97,12 @@ fn every_default_that_the_example_shows_is_the_default() {
         "path",
         "server_key_file",
         "allowed_client_keys",
+        "vins",
+        "fields",
+        "max_records_per_second",
+        "max_bytes_per_second",
+        "schedule",
+        "max_backlog",
     ];
     let shown = |line: &str| {
         let key = line
@@ -545,7 +551,11 @@ fn nothing_routed_is_a_mistake_and_nothing_routed_to_a_destination_a_warning() {
         "config.toml:8: records: no record type goes to any destination; write for example V = [\"NAME\"]"
     );
     let config = with("\"*\" = \"trace\"\n", "");
-    assert_eq!(config.warnings, ["destinations.trace: no record type is routed to it"]);
+    let others = "records: alerts, errors and \"*\", every other type, are not named: such records are acknowledged, counted and not kept";
+    assert_eq!(
+        config.warnings,
+        [others, "destinations.trace: no record type is routed to it"]
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use waystation::cli::pki::Pki;
-use waystation::config::{Config, DestinationKind, Mqtt, MqttLayout, MqttProtocol, Qos, RecordFormat, parse};
+use waystation::config::{Config, DestinationKind, Mqtt, MqttLayout, MqttProtocol, Qos, parse};
 use waystation::destination;
 
 const PLAIN: &str = "url = \"mqtt://localhost\"\n";
@@ -59,11 +59,7 @@ fn every_key_is_read() {
     let mqtt = mqtt(&format!("{TLS}{lines}"));
     assert_eq!(
         (mqtt.protocol, mqtt.qos, mqtt.layout),
-        (
-            MqttProtocol::V3,
-            Qos::ExactlyOnce,
-            MqttLayout::Records(RecordFormat::Json)
-        )
+        (MqttProtocol::V3, Qos::ExactlyOnce, MqttLayout::Records)
     );
     assert_eq!((mqtt.status, mqtt.max_packet_size), (false, Some(128 << 10)));
     let tls = mqtt.tls.unwrap();
@@ -71,7 +67,7 @@ fn every_key_is_read() {
     assert_eq!(tls.client, Some(("/dir/own.pem".into(), "/dir/own.key".into())));
     assert_eq!(tls.server_name.as_deref(), Some("broker.example"));
     let records = self::mqtt(&format!("{PLAIN}layout = \"records\""));
-    assert_eq!(records.layout, MqttLayout::Records(RecordFormat::Protobuf));
+    assert_eq!(records.layout, MqttLayout::Records);
 }
 
 #[test]

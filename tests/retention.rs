@@ -4,6 +4,8 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/faketime.rs"]
+mod faketime;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
 #[path = "support/proxy.rs"]
@@ -12,11 +14,11 @@ mod proxy;
 mod raw;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::{Daemon, wait_for};
+use faketime::Clock;
 use mosquitto::{Mosquitto, Subscriber};
 use proxy::Proxy;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -190,21 +192,8 @@ fn a_reload_is_taken_whole_or_not_at_all_and_nobody_is_disconnected() {
 
 #[test]
 fn clocks_that_step_by_years_drop_nothing() {
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    let library = [library, &library.replace("x86_64", "aarch64")]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .unwrap_or_else(|| panic!("{library} is missing; install it: apt-get install faketime"))
-        .to_owned();
     let mut cut = Cut::new("max_age = \"1h\"\nsegment_size = \"1 MiB\"");
-    let clock = cut.daemon.path("clock");
-    let step = |offset: &str| fs::write(&clock, format!("{offset}\n")).unwrap();
-    step("+0");
-    cut.daemon.environment("LD_PRELOAD", &library);
-    cut.daemon
-        .environment("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap());
-    cut.daemon.environment("FAKETIME_NO_CACHE", "1");
-    cut.daemon.environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let clock = Clock::new(&mut cut.daemon);
     cut.daemon.start();
     let (stored, _) = cut.send(150);
     let backlog = stored + 2;
@@ -213,7 +202,7 @@ fn clocks_that_step_by_years_drop_nothing() {
     });
     assert!(cut.daemon.status()["queue"]["segments"].as_u64().unwrap() >= 2);
     for offset in ["+10y", "-20y", "+3y"] {
-        step(offset);
+        clock.step(offset);
         // A reload ends with a turn of the housekeeping.
         cut.daemon.reload();
         assert_eq!(
@@ -229,7 +218,7 @@ fn clocks_that_step_by_years_drop_nothing() {
             "{offset}"
         );
     }
-    step("+0");
+    clock.step("+0");
     let arrived = cut.drain(backlog);
     assert_eq!(arrived.len() as u64, backlog);
 }

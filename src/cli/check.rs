@@ -6,8 +6,7 @@ use std::path::Path;
 
 use super::run::ConfigArgs;
 use crate::config::{self, Config, ConfigError, DestinationKind};
-use crate::destination;
-use crate::gateway::StartError;
+use crate::gateway::{StartError, check_destination};
 use crate::listener::tls;
 use crate::queue::Queue;
 use crate::system::{access, logging};
@@ -66,8 +65,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), CheckError> {
         port("admin.bind", address, running, &mut findings);
     }
     for configured in &config.destinations {
-        match destination::build(configured, "check") {
-            Ok(_) => findings.good(&format!("destination {:?}: its settings can be used", configured.name)),
+        match check_destination(&config.routes, configured) {
+            Ok(()) => findings.good(&format!("destination {:?}: its settings can be used", configured.name)),
             Err(error) => findings.bad(&error.to_string()),
         }
     }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use crate::config::{self, ConfigError};
 use crate::gateway::{Gateway, Reloader, RunError, StartError};
+use crate::system::watch::Watch;
 use crate::system::{logging, notify};
 
 /// Arguments of `run` and `check`.
@@ -37,6 +39,8 @@ pub enum DaemonError {
     Run(#[from] RunError),
 }
 
+/// How often files that others renew are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 const LEFTOVERS: Duration = Duration::from_millis(200);
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration.
@@ -52,19 +56,30 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
-        let gateway = Gateway::start(config).await?;
+        let mut gateway = Gateway::start(config).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %gateway.address(), "waystation is ready");
         notify::ready();
         let queue = gateway.published().queue.clone();
         let mut reloader = gateway.reloader();
         let shutdown = async move {
             let reloading = async {
-                while hangup.recv().await.is_some() {
-                    notify::reloading();
-                    reload(&mut reloader, &args.config).await;
-                    notify::ready();
+                let mut watch = Watch::new(reloader.files());
+                let mut look = tokio::time::interval(LOOK);
+                look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        signal = hangup.recv() => match signal {
+                            Some(()) => {
+                                notify::reloading();
+                                reload(&mut reloader, &args.config).await;
+                                watch = Watch::new(reloader.files());
+                                notify::ready();
+                            }
+                            None => std::future::pending().await,
+                        },
+                        _ = look.tick() => refresh(&mut reloader, &watch.look()).await,
+                    }
                 }
-                std::future::pending().await
             };
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -92,10 +107,28 @@ async fn reload(reloader: &mut Reloader, path: &Path) {
             kept = kept.join(", "),
             "configuration reloaded; what changed under these keys waits for a restart"
         ),
+        Err(error) => not_reloaded(&error),
+    }
+}
+
+/// Reads the files again that the configuration names, when some of them have changed.
+async fn refresh(reloader: &mut Reloader, changed: &[PathBuf]) {
+    if changed.is_empty() {
+        return;
+    }
+    let files: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+    let files = files.join(", ");
+    match reloader.refresh().await {
+        Ok(()) => tracing::info!(files, "changed files read again"),
         Err(error) => {
-            for line in error.lines() {
-                tracing::error!("not reloaded, everything stays as it was: {line}");
-            }
+            tracing::error!(files, "changed files cannot be used");
+            not_reloaded(&error.to_string());
         }
+    }
+}
+
+fn not_reloaded(error: &str) {
+    for line in error.lines() {
+        tracing::error!("not reloaded, everything stays as it was: {line}");
     }
 }

@@ -14,13 +14,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::nearest::nearest;
 use super::reader::{Document, Field, Table};
-use super::{Config, Listener, Queue, Routes, WhenFull, destinations, identities, units};
+use super::{Config, Listener, Queue, Routes, WhenFull, delivery, destinations, identities, units};
 
 const MIB: u64 = 1 << 20;
 const MIN_AGE: Duration = Duration::from_secs(60);
 const MAX_AGE: Duration = Duration::from_secs(3650 * 86_400);
 const GIB: u64 = 1 << 30;
 const DAY: Duration = Duration::from_secs(86_400);
+const NOT_KEPT: &str = "such records are acknowledged, counted and not kept";
 /// Record types that vehicles of today send; another one is allowed, another spelling of one of these is suspicious.
 const USUAL_TYPES: [&str; 4] = ["V", "alerts", "errors", "connectivity"];
 
@@ -170,7 +171,10 @@ fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
         Some(files).filter(|files| !files.is_empty())
     });
     let public_key = table.field("public_key").map(|field| base.path(&field));
-    let allow_vins = table.field("allow_vins").map(|field| vins(&field)).unwrap_or_default();
+    let allow_vins = table
+        .field("allow_vins")
+        .map(|field| delivery::device_ids(&field))
+        .unwrap_or_default();
     let messages_per_second = or(&table, "messages_per_second", Some(100), |field| {
         field.integer(1..=1_000_000)
     });
@@ -203,16 +207,6 @@ fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
         idle_timeout: idle_timeout?,
         max_waiting_bytes: usize::try_from(max_waiting_bytes?).ok()?,
     })
-}
-
-fn vins(field: &Field<'_>) -> BTreeSet<String> {
-    let vins = field.strings();
-    for (vin, element) in &vins {
-        if vin.contains('.') {
-            element.refuse("is not a device id; write it with \"-\" for every \".\" of the certificate's common name");
-        }
-    }
-    vins.into_iter().map(|(vin, _)| vin.to_owned()).collect()
 }
 
 fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
@@ -299,6 +293,9 @@ fn routes(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec<String>)
             };
             element.refuse(format_args!("is not a destination; {hint}"));
         }
+        if field.strings().is_empty() {
+            warnings.push(format!("records.{record_type}: goes to no destination: {NOT_KEPT}"));
+        }
         match record_type {
             "*" => routes.others = destinations,
             _ => drop(routes.by_type.insert(record_type.to_owned(), destinations)),
@@ -306,6 +303,19 @@ fn routes(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec<String>)
     }
     if used.is_empty() {
         table.mistake("no record type goes to any destination; write for example V = [\"NAME\"]");
+    }
+    if table.field("*").is_none() {
+        // The gateway makes connectivity records itself, and only where they are routed.
+        let missing = USUAL_TYPES
+            .iter()
+            .filter(|name| **name != "connectivity" && !routes.by_type.contains_key(**name));
+        let missing: Vec<&str> = missing.copied().collect();
+        if !missing.is_empty() {
+            warnings.push(format!(
+                "records: {} and \"*\", every other type, are not named: {NOT_KEPT}",
+                missing.join(", ")
+            ));
+        }
     }
     for name in names.difference(&used) {
         warnings.push(format!("destinations.{name}: no record type is routed to it"));

@@ -10,7 +10,7 @@ use super::mqtt;
 use super::nearest::nearest;
 use super::reader::{Field, Table};
 use super::zmq::zmq;
-use super::{Destination, DestinationKind, Kafka, Log};
+use super::{Destination, DestinationKind, Kafka, Log, MqttLayout, delivery};
 
 const KINDS: [&str; 4] = ["kafka", "log", "mqtt", "zmq"];
 const CHOOSE: &str = "write \"kafka\", \"mqtt\", \"zmq\" or \"log\"";
@@ -99,11 +99,20 @@ fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec
             return None;
         }
     };
-    table.finish();
+    let fixed_format = match &kind {
+        Some(DestinationKind::Log(_)) => Some("is not for this kind of destination; its lines are always JSON"),
+        Some(DestinationKind::Mqtt(mqtt)) if mqtt.layout == MqttLayout::Fields => {
+            Some("is only for layout = \"records\"; fields are always JSON")
+        }
+        _ => None,
+    };
     let required = required.unwrap_or(Some(lossless));
+    let delivery = delivery::read(&table, base, required, fixed_format);
+    table.finish();
     Some(Destination {
         name: name.to_owned(),
         required: required?,
+        delivery: delivery?,
         kind: kind?,
     })
     .filter(|_| usable)

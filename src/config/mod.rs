@@ -3,6 +3,7 @@
 //! `load` reads a TOML file into [`Config`] or gives every mistake in it at once. Nothing outside this folder sees TOML.
 
 mod checked;
+mod delivery;
 mod destinations;
 mod identities;
 mod mqtt;
@@ -20,7 +21,8 @@ use std::time::Duration;
 use omq_tokio::CurvePublicKey;
 
 pub use checked::{ConfigError, Mistake, load, parse};
-pub use mqtt::{Mqtt, MqttLayout, MqttProtocol, MqttTls, Qos, RecordFormat};
+pub use delivery::{Delivery, Flow, RecordFormat, Start, VinFilter, VinList, Window, no_device_id};
+pub use mqtt::{Mqtt, MqttLayout, MqttProtocol, MqttTls, Qos};
 pub(crate) use nearest::nearest;
 
 use crate::record::identity::IssuerTable;
@@ -137,6 +139,8 @@ pub struct Destination {
     pub name: String,
     /// Whether it may fill the queue until vehicles are refused. One that is not loses its oldest records instead.
     pub required: bool,
+    /// What it is sent, and how fast.
+    pub delivery: Delivery,
     /// What it is.
     pub kind: DestinationKind,
 }

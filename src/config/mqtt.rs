@@ -82,16 +82,7 @@ pub enum MqttLayout {
     /// One JSON value per field, as Tesla's server publishes them.
     Fields,
     /// One message per record at `{base}/{VIN}/{type}`.
-    Records(RecordFormat),
-}
-
-/// What a whole record is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordFormat {
-    /// As it is.
-    Protobuf,
-    /// Decoded, as proto3's canonical JSON.
-    Json,
+    Records,
 }
 
 /// Two clients with one id end each other's connection for ever: that no two destinations do so.
@@ -130,7 +121,9 @@ pub(super) fn mqtt(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut
     });
     let topic_base = table.required("topic_base", "it begins every topic: {topic_base}/{VIN}/…");
     let topic_base = topic_base.and_then(|field| topic_base_of(&field));
-    let layout = layout(table);
+    let layout = or(table, "layout", Some(MqttLayout::Fields), |field| {
+        field.choice(&[("fields", MqttLayout::Fields), ("records", MqttLayout::Records)])
+    });
     let credentials = credentials(table, base);
     let client_id = optional(table, "client_id", |field| {
         let id = field.text()?;
@@ -199,25 +192,6 @@ fn optional<'d, T>(
         Some(field) => read(&field).map(Some),
         None => Some(None),
     }
-}
-
-fn layout(table: &Table<'_>) -> Option<MqttLayout> {
-    let layout = or(table, "layout", Some("fields"), |field| {
-        field.choice(&[("fields", "fields"), ("records", "records")])
-    });
-    let format = table.field("format");
-    if layout == Some("fields") {
-        if let Some(field) = format {
-            field.mistake("is only for layout = \"records\"; fields are always JSON");
-            return None;
-        }
-        return Some(MqttLayout::Fields);
-    }
-    let format = match format {
-        Some(field) => field.choice(&[("protobuf", RecordFormat::Protobuf), ("json", RecordFormat::Json)]),
-        None => Some(RecordFormat::Protobuf),
-    };
-    layout.and(format).map(MqttLayout::Records)
 }
 
 fn tls(table: &Table<'_>, base: Base<'_>, encrypted: bool) -> Option<MqttTls> {

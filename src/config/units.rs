@@ -34,6 +34,18 @@ pub(super) fn size(text: &str) -> Result<u64, NotAQuantity> {
     quantity(text, &SIZES)
 }
 
+/// Minutes after midnight of `HH:MM`, up to `24:00`.
+pub(super) fn time_of_day(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let two_digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !two_digits(hours) || !two_digits(minutes) {
+        return None;
+    }
+    let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let all = 60 * hours + minutes;
+    (minutes < 60 && all <= 24 * 60).then_some(all)
+}
+
 /// A duration in the largest unit that gives it exactly.
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -117,6 +129,17 @@ mod tests {
         }
         for text in ["4", "4 gib", "4G", "4 GiB!", "1e3 B", "17179869184 GiB"] {
             assert_eq!(size(text), Err(NotAQuantity), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_of_day_are_hours_and_minutes() {
+        let cases = [("00:00", 0), ("06:30", 390), ("23:59", 1_439), ("24:00", 1_440)];
+        for (text, minutes) in cases {
+            assert_eq!(time_of_day(text), Some(minutes), "{text}");
+        }
+        for text in ["", "6:30", "06:60", "24:01", "25:00", "+1:00", "06:3", "0630"] {
+            assert_eq!(time_of_day(text), None, "{text}");
         }
     }
 

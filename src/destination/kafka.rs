@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -20,7 +21,6 @@ use tokio::time::Instant;
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
-use crate::record::payload;
 
 /// A Kafka cluster.
 pub struct Kafka {
@@ -204,28 +204,29 @@ impl Session for Producing {
         self.fatal.is_none() && self.records < WINDOW_RECORDS && self.bytes < WINDOW_BYTES
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
+    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
         let record = &queued.record;
-        let value = payload::transform(&record.record_type, &record.vin, &record.payload)
-            .map_err(|error| Rejected::ForGood(error.to_string()))?;
         let topic = format!("{}_{}", self.namespace, record.record_type);
         if let Some(reason) = unusable(&topic) {
             return Err(Rejected::ForGood(reason));
         }
-        let bytes = value.len() + record.txid.len() + 512;
+        let bytes = payload.len() + record.txid.len() + 512;
         let message = BaseRecord::with_opaque_to(&topic, Box::new((queued.id.number, bytes)))
             .key(&*record.vin)
-            .payload(&*value)
+            .payload(&*payload)
             .timestamp(i64::try_from(record.received_at).unwrap_or_default())
             .headers(headers(queued));
         match self.producer.send(message) {
             Ok(()) => {
                 self.records += 1;
                 self.bytes += bytes;
-                Ok(Sent::default())
+                Ok(Sent {
+                    bytes: payload.len(),
+                    inexpressible: 0,
+                })
             }
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => Err(Rejected::ForGood(
-                format!("{} bytes are more than message.max.bytes allows", value.len()),
+                format!("{} bytes are more than message.max.bytes allows", payload.len()),
             )),
             // As good as in flight: the session ends when the report that says why has come.
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
-use crate::record::{json, payload};
+use crate::record::json;
 
 /// JSON lines.
 pub struct Log {
@@ -77,11 +78,15 @@ impl Session for Lines {
         self.lines.len() < BUFFER_BYTES
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
-        self.lines.extend_from_slice(line(queued).to_string().as_bytes());
+    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
+        let line = line(queued, &payload).to_string();
+        self.lines.extend_from_slice(line.as_bytes());
         self.lines.push(b'\n');
         self.numbers.push(queued.id.number);
-        Ok(Sent::default())
+        Ok(Sent {
+            bytes: line.len() + 1,
+            inexpressible: 0,
+        })
     }
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
@@ -147,8 +152,8 @@ fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// A record as one line shows it: decoded where it can be.
-pub fn line(queued: &Queued) -> serde_json::Value {
+/// A record as one line shows it, with what is to be shown of its payload: decoded where it can be.
+pub fn line(queued: &Queued, payload: &[u8]) -> serde_json::Value {
     let record = &queued.record;
     let mut line = json!({
         "record": queued.stable_id().to_string(),
@@ -157,13 +162,12 @@ pub fn line(queued: &Queued) -> serde_json::Value {
         "txid": String::from_utf8_lossy(&record.txid),
         "received_at": record.received_at,
     });
-    let decoded = payload::transform(&record.record_type, &record.vin, &record.payload)
+    let decoded = json::decoded(&record.record_type, payload)
         .ok()
-        .and_then(|payload| json::decoded(&record.record_type, &payload).ok())
         .and_then(|text| serde_json::from_str(&text).ok());
     match decoded {
         Some(decoded) => line["payload"] = decoded,
-        None => line["payload_base64"] = BASE64.encode(&record.payload).into(),
+        None => line["payload_base64"] = BASE64.encode(payload).into(),
     }
     line
 }

@@ -11,6 +11,7 @@ mod prompt;
 pub mod zmq;
 mod zmq_keys;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::config;
@@ -73,9 +74,9 @@ pub trait Session: Send {
     /// Whether it takes another record now.
     fn has_room(&self) -> bool;
 
-    /// Hands a record over, never waiting. Every record that is taken is confirmed, in any order, or the session ends
-    /// with an error. `Err` says why the record itself will never be taken.
-    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected>;
+    /// Hands a record over, never waiting: `payload` is what of it is to leave the gateway. Every record that is taken is
+    /// confirmed, in any order, or the session ends with an error. `Err` says why the record itself will never be taken.
+    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected>;
 
     /// Waits for news, or the session's end. To be polled even when nothing is in flight. Cancel-safe.
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>>;
@@ -87,6 +88,8 @@ pub trait Session: Send {
 /// A record that was taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
+    /// Bytes of what was made of it.
+    pub bytes: usize,
     /// Values in it that the destination's form cannot express, sent as nothing: NaN and infinity in JSON.
     pub inexpressible: usize,
 }

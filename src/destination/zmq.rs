@@ -20,7 +20,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError, zmq_keys};
 use crate::config;
 use crate::queue::Queued;
-use crate::record::payload;
 
 /// A PUB socket as configured.
 pub struct Zmq {
@@ -116,10 +115,9 @@ impl Session for Publishing {
         self.sent.len() < WINDOW
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
+    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
         let record = &queued.record;
-        let value = payload::transform(&record.record_type, &record.vin, &record.payload)
-            .map_err(|error| Rejected::ForGood(error.to_string()))?;
+        let bytes = payload.len();
         let topic = Bytes::from(format!("{}_{}", self.namespace, record.record_type));
         let metadata = self.metadata.then(|| {
             let metadata = json!({
@@ -130,12 +128,15 @@ impl Session for Publishing {
             });
             Bytes::from(metadata.to_string())
         });
-        let message = Message::multipart([Some(topic), Some(value), metadata].into_iter().flatten());
+        let message = Message::multipart([Some(topic), Some(payload), metadata].into_iter().flatten());
         match self.socket.try_send(message) {
             // Full: of everybody who is subscribed.
             Ok(()) | Err(TrySendError::Full(_)) => {
                 self.sent.push(queued.id.number);
-                Ok(Sent::default())
+                Ok(Sent {
+                    bytes,
+                    inexpressible: 0,
+                })
             }
             Err(TrySendError::Error(error)) => Err(Rejected::SessionLost(error.to_string())),
             Err(_) => Err(Rejected::SessionLost("the socket has closed".to_owned())),

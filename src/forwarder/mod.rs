@@ -2,8 +2,12 @@
 
 mod backoff;
 mod flight;
+mod flow;
 mod pump;
+mod rules;
 mod status;
+mod transfer;
 
 pub use pump::Pump;
+pub use rules::{Rules, RulesError};
 pub use status::{Status, StatusSnapshot};

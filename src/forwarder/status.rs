@@ -21,6 +21,7 @@ pub struct Status {
     failures: AtomicU64,
     inexpressible: AtomicU64,
     last_error: Mutex<Option<String>>,
+    held: Mutex<Option<String>>,
 }
 
 /// The same, at one moment.
@@ -36,11 +37,11 @@ pub struct StatusSnapshot {
     pub in_flight: u64,
     /// Records handed over since the start, repeats included.
     pub sent: u64,
-    /// Their payload bytes.
+    /// Bytes of what was made of them.
     pub sent_bytes: u64,
     /// Records confirmed since the start.
     pub confirmed: u64,
-    /// Their payload bytes.
+    /// Bytes of what was made of them.
     pub confirmed_bytes: u64,
     /// Records that went to the dead letters since the start.
     pub refused: u64,
@@ -50,6 +51,8 @@ pub struct StatusSnapshot {
     pub inexpressible: u64,
     /// Why nothing arrives, until something does again.
     pub last_error: Option<String>,
+    /// Why nothing is sent at present, when that is as it should be.
+    pub held: Option<String>,
 }
 
 impl Status {
@@ -68,6 +71,7 @@ impl Status {
             failures: AtomicU64::new(0),
             inexpressible: AtomicU64::new(0),
             last_error: Mutex::new(None),
+            held: Mutex::new(None),
         }
     }
 
@@ -87,6 +91,7 @@ impl Status {
             failures: read(&self.failures),
             inexpressible: read(&self.inexpressible),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            held: self.held.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
@@ -107,6 +112,17 @@ impl Status {
 
     pub(crate) fn in_flight(&self, records: usize) {
         self.in_flight.store(records as u64, Ordering::Relaxed);
+    }
+
+    /// Nothing is to be sent, or something is again. Returns whether that is news.
+    pub(crate) fn held(&self, why: Option<String>) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if why.is_some() {
+            self.connected.store(false, Ordering::Relaxed);
+        }
+        let news = *held != why;
+        *held = why;
+        news
     }
 
     /// A session could begin, where none could before.

@@ -3,6 +3,7 @@
 //! The end goes with the data: stop accepting, sessions finish what they read and acknowledge it, forwarders settle
 //! what is in flight, the writer saves the cursors. One grace period bounds it; a dead destination does not hold it up.
 
+mod destinations;
 mod reload;
 
 use std::net::SocketAddr;
@@ -14,15 +15,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub use destinations::{DestinationError, DestinationErrors, check as check_destination};
 pub use reload::{ReloadError, Reloader};
 
 use crate::admin::{self, Published};
-use crate::config::{self, Config, DestinationKind};
-use crate::destination;
+use crate::config::{self, Config};
 use crate::forwarder::Pump;
 use crate::listener::{self, Counters, Listener, tls};
 use crate::queue::{self, OpenError, Queue, WriterError, WriterThread};
 use crate::system::access;
+use destinations::Rulers;
 
 /// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +42,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Settings of destinations, one line each. Never empty.
-    #[error("{}", lines(.0))]
-    Destinations(Vec<destination::BuildError>),
+    /// Settings of destinations.
+    #[error(transparent)]
+    Destinations(#[from] DestinationErrors),
     /// The queue's directory cannot be written to, in words for an operator.
     #[error("queue.path: {0}")]
     QueuePath(String),
@@ -56,10 +58,6 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Tls(tls::TlsError::Files(_)) | Self::Destinations(_))
     }
-}
-
-fn lines(errors: &[destination::BuildError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Why the gateway stopped by itself.
@@ -88,6 +86,7 @@ pub struct Gateway {
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     config: Config,
+    rulers: Rulers,
 }
 
 /// How often a failed writer is looked for.
@@ -117,20 +116,8 @@ impl Gateway {
                 tracing::warn!(%error, path = %path.display(), "no control socket: export, import, purge and forget cannot reach this gateway");
             })
             .ok();
-        let pumps = make_pumps(&config, &queue).map_err(StartError::Destinations)?;
-        let names: Vec<_> = config
-            .destinations
-            .iter()
-            .map(|destination| destination.name.as_str())
-            .collect();
-        for name in queue
-            .known_destinations()
-            .iter()
-            .filter(|name| !names.contains(&name.as_str()))
-        {
-            tracing::warn!(destination = %name, cursor = queue.cursor(name),
-                "this destination is no longer configured; what it has not had is kept for it and keeps its disk space, until `waystation queue forget` takes it away");
-        }
+        let (pumps, rulers) = destinations::pumps(&config, &queue)?;
+        destinations::warn_of_the_left(&config, &queue);
         let counters = Arc::new(Counters::new(&config.routes));
         let published = Arc::new(Published {
             started: Instant::now(),
@@ -172,6 +159,7 @@ impl Gateway {
             address,
             admin_address,
             config: current,
+            rulers,
         })
     }
 
@@ -191,11 +179,12 @@ impl Gateway {
     }
 
     /// What changes its configuration while it runs.
-    pub fn reloader(&self) -> Reloader {
+    pub fn reloader(&mut self) -> Reloader {
         Reloader {
             current: self.config.clone(),
             queue: self.published.queue.clone(),
             tls: self.listener.tls(),
+            rulers: std::mem::take(&mut self.rulers),
         }
     }
 
@@ -273,7 +262,7 @@ pub fn open_queue(config: &Config) -> Result<(Queue, WriterThread), StartError> 
     });
     let (queue, writer) = opened?;
     for destination in &config.destinations {
-        queue.register(&destination.name, destination.required);
+        destinations::settle(&queue, destination);
     }
     Ok((queue, writer))
 }
@@ -291,36 +280,6 @@ fn queue_settings(config: &config::Queue) -> queue::Settings {
             config::WhenFull::DropOldest => queue::WhenFull::DropOldest,
         },
     }
-}
-
-fn make_pumps(config: &Config, queue: &Queue) -> Result<Vec<Pump>, Vec<destination::BuildError>> {
-    let id = queue.id().to_string();
-    let built = config
-        .destinations
-        .iter()
-        .map(|configured| destination::build(configured, &id));
-    let (built, unusable): (Vec<_>, Vec<_>) = built.partition(Result::is_ok);
-    let unusable: Vec<_> = unusable.into_iter().filter_map(Result::err).collect();
-    if !unusable.is_empty() {
-        return Err(unusable);
-    }
-    let make = |(configured, built): (&config::Destination, _)| {
-        let cursor = queue.cursor(&configured.name);
-        tracing::info!(destination = %configured.name, cursor, backlog = queue.backlog(cursor), "destination resumes");
-        let kind = match configured.kind {
-            DestinationKind::Kafka(_) => "kafka",
-            DestinationKind::Mqtt(_) => "mqtt",
-            DestinationKind::Zmq(_) => "zmq",
-            DestinationKind::Log(_) => "log",
-        };
-        Pump::new(queue.clone(), &configured.name, kind, &config.routes, built)
-    };
-    Ok(config
-        .destinations
-        .iter()
-        .zip(built.into_iter().flatten())
-        .map(make)
-        .collect())
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

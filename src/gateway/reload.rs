@@ -2,11 +2,13 @@
 //!
 //! What can change without a connection or a delivery noticing does at once; what cannot is named.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 
+use super::destinations::{self, DestinationErrors, Rulers};
 use super::queue_settings;
 use crate::config::{self, Config};
 use crate::listener::tls::{self, TlsError};
@@ -18,6 +20,9 @@ pub enum ReloadError {
     /// Certificates, keys or authorities.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What destinations are to be sent.
+    #[error(transparent)]
+    Destinations(#[from] DestinationErrors),
     /// The queue's writer.
     #[error("queue: {0}")]
     Queue(#[from] OrderError),
@@ -28,46 +33,94 @@ pub struct Reloader {
     pub(super) current: Config,
     pub(super) queue: Queue,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
+    pub(super) rulers: Rulers,
 }
 
 impl Reloader {
-    /// Takes a configuration over: how the queue behaves, and the listener's certificate, key and authorities, whose
-    /// files are read again. Connections stay. Returns the keys that changed and need a restart.
+    /// Takes a configuration over: how the queue behaves, what destinations are sent and how fast, and the listener's
+    /// certificate, key and authorities. All files that it names are read again. Connections stay. Returns the keys that
+    /// changed and need a restart.
     pub async fn reload(&mut self, new: Config) -> Result<Vec<String>, ReloadError> {
         let loaded = tls::load(&new.listener)?;
+        let staying: Vec<_> = new.destinations.iter().filter(|one| self.stays(one)).cloned().collect();
+        let rules = destinations::rules(&self.current.routes, &staying)?;
         self.queue.change(queue_settings(&new.queue)).await?;
         self.tls.store(loaded.server);
+        for (destination, rules) in staying.iter().zip(rules) {
+            destinations::settle(&self.queue, destination);
+            if let Some(ruler) = self.rulers.get(&destination.name) {
+                ruler.send_replace(Arc::new(rules));
+            }
+        }
         for warning in loaded.outdated.iter().chain(&loaded.warnings).chain(&new.warnings) {
             tracing::warn!("{warning}");
         }
-        let kept = kept(&self.current, &new);
+        let kept = self.kept(&new);
         // What is kept stays in force, and is named again by the next reload.
+        for current in &mut self.current.destinations {
+            if let Some(new) = staying.iter().find(|new| new.name == current.name) {
+                current.clone_from(new);
+            }
+        }
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),
             ..new.queue
         };
         Ok(kept)
     }
-}
 
-/// Keys whose values differ and stay as they are until a restart.
-fn kept(current: &Config, new: &Config) -> Vec<String> {
-    let listener = config::Listener {
-        certificate: current.listener.certificate.clone(),
-        private_key: current.listener.private_key.clone(),
-        vehicle_ca: current.listener.vehicle_ca.clone(),
-        ..new.listener.clone()
-    };
-    let sections = [
-        ("listener", listener == current.listener),
-        ("identity", new.identity == current.identity),
-        ("queue.path", new.queue.path == current.queue.path),
-        ("records", new.routes == current.routes),
-        ("destinations", new.destinations == current.destinations),
-        ("admin", new.admin == current.admin),
-        ("log", new.log_level == current.log_level),
-        ("shutdown_grace", new.shutdown_grace == current.shutdown_grace),
-    ];
-    let changed = sections.iter().filter(|(_, same)| !same);
-    changed.map(|(name, _)| (*name).to_owned()).collect()
+    /// Reads the files that the configuration in force names again.
+    pub async fn refresh(&mut self) -> Result<(), ReloadError> {
+        self.reload(self.current.clone()).await.map(drop)
+    }
+
+    /// The files that it names and that can change while the gateway runs.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let listener = &self.current.listener;
+        let mut files = vec![listener.certificate.clone(), listener.private_key.clone()];
+        files.extend(listener.vehicle_ca.iter().cloned());
+        for destination in &self.current.destinations {
+            let vins = &destination.delivery.vins;
+            files.extend(
+                vins.allow
+                    .iter()
+                    .chain([&vins.deny])
+                    .filter_map(|list| list.file.clone()),
+            );
+        }
+        files
+    }
+
+    /// Whether it is the destination that runs, so that only what it is sent can differ.
+    fn stays(&self, new: &config::Destination) -> bool {
+        let mut running = self.current.destinations.iter();
+        running.any(|current| current.name == new.name && current.kind == new.kind)
+    }
+
+    /// Keys whose values differ and stay as they are until a restart.
+    fn kept(&self, new: &Config) -> Vec<String> {
+        let current = &self.current;
+        let listener = config::Listener {
+            certificate: current.listener.certificate.clone(),
+            private_key: current.listener.private_key.clone(),
+            vehicle_ca: current.listener.vehicle_ca.clone(),
+            ..new.listener.clone()
+        };
+        let sections = [
+            ("listener", listener == current.listener),
+            ("identity", new.identity == current.identity),
+            ("queue.path", new.queue.path == current.queue.path),
+            ("records", new.routes == current.routes),
+            ("admin", new.admin == current.admin),
+            ("log", new.log_level == current.log_level),
+            ("shutdown_grace", new.shutdown_grace == current.shutdown_grace),
+        ];
+        let changed = sections.iter().filter(|(_, same)| !same);
+        let mut kept: Vec<String> = changed.map(|(name, _)| (*name).to_owned()).collect();
+        let key = |destination: &config::Destination| format!("destinations.{}", destination.name);
+        kept.extend(new.destinations.iter().filter(|new| !self.stays(new)).map(key));
+        let gone = |current: &&config::Destination| new.destinations.iter().all(|new| new.name != current.name);
+        kept.extend(current.destinations.iter().filter(gone).map(key));
+        kept
+    }
 }

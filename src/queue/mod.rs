@@ -112,6 +112,8 @@ pub(crate) struct Shared {
     lost: Mutex<Lost>,
     /// Numbers that starts after a crash passed over.
     skipped: Vec<Range<u64>>,
+    /// Whether this start found segments and no cursors.
+    cursors_lost: bool,
     /// Why records are refused.
     full: Mutex<Option<String>>,
     started: Instant,
@@ -224,6 +226,26 @@ impl Queue {
     pub fn register(&self, destination: &str, required: bool) {
         let oldest = self.0.segments.first().unwrap_or_else(|| *self.0.committed.borrow());
         self.0.positions.register(destination, oldest, required);
+    }
+
+    /// Makes a destination known. A new one begins with what comes from now on; but when the cursors were lost nobody
+    /// knows which one is new.
+    pub fn register_from_now(&self, destination: &str, required: bool) {
+        if self.0.cursors_lost {
+            return self.register(destination, required);
+        }
+        let newest = *self.0.committed.borrow();
+        self.0.positions.register(destination, newest, required);
+    }
+
+    /// Bounds the segments, in bytes, that a destination which is not required may hold: beyond that its oldest records go.
+    pub fn set_max_backlog(&self, destination: &str, max_bytes: Option<u64>) {
+        self.0.positions.set_max_backlog(destination, max_bytes);
+    }
+
+    /// Bytes on the disk of the segments that hold records from a cursor on.
+    pub fn held_bytes(&self, cursor: u64) -> u64 {
+        self.0.segments.bytes_from(cursor)
     }
 
     /// A reader at a destination's cursor.

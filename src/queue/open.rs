@@ -89,7 +89,8 @@ impl Queue {
         let (letters, found) = Segments::recover(disk, &letters, &quarantine, found, known_letters)?;
         // A dead letter may be all that there is of a queue so far.
         let id = found.unwrap_or_else(QueueId::random);
-        if saved.is_none() && segments.count() > 0 {
+        let cursors_lost = saved.is_none() && segments.count() > 0;
+        if cursors_lost {
             tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
         }
         let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
@@ -127,6 +128,7 @@ impl Queue {
             counts: Counts::default(),
             lost: Mutex::new(Lost::never_used(&skipped)),
             skipped,
+            cursors_lost,
             full: Mutex::default(),
             started: Instant::now(),
             last_beat: AtomicU64::new(0),

@@ -12,6 +12,18 @@ struct Position {
     next: u64,
     required: bool,
     dropped: u64,
+    /// Bytes of segments that it may hold.
+    max_backlog: Option<u64>,
+}
+
+impl Position {
+    fn drop_to(&mut self, name: &str, first: u64, end: u64, why: &str) {
+        let from = self.next.max(first);
+        let dropped = end.saturating_sub(from);
+        self.dropped += dropped;
+        tracing::error!(destination = %name, from, to = end - 1, dropped, "records dropped: {why}");
+        self.next = end;
+    }
 }
 
 impl Positions {
@@ -22,6 +34,7 @@ impl Positions {
                 next,
                 required: !optional.contains(&name),
                 dropped: 0,
+                max_backlog: None,
             };
             (name, position)
         };
@@ -47,9 +60,26 @@ impl Positions {
             next: start,
             required,
             dropped: 0,
+            max_backlog: None,
         });
         position.required = required;
         position.next
+    }
+
+    /// Bounds what a destination may hold; `None`: nothing but the queue's own limits does.
+    pub(crate) fn set_max_backlog(&self, name: &str, max_bytes: Option<u64>) {
+        if let Some(position) = self.lock().get_mut(name) {
+            position.max_backlog = max_bytes;
+        }
+    }
+
+    /// The destinations whose backlog is bounded, with their places and their bounds.
+    pub(crate) fn bounded(&self) -> Vec<(String, u64, u64)> {
+        let positions = self.lock();
+        let bounded = positions
+            .iter()
+            .filter_map(|(name, position)| Some((name.clone(), position.next, position.max_backlog?)));
+        bounded.collect()
     }
 
     /// Moves a destination's cursor forward. Everything before `next` is confirmed, in its dead letters, or not its.
@@ -94,15 +124,17 @@ impl Positions {
         if !all && positions.values().any(|position| position.required && behind(position)) {
             return 0;
         }
-        let mut moved = 0;
-        for (name, position) in positions.iter_mut().filter(|(_, position)| behind(position)) {
-            let from = position.next.max(first);
-            position.dropped += end - from;
-            tracing::error!(destination = %name, from, to = end - 1, dropped = end - from, "records dropped: {why}");
-            position.next = end;
-            moved += 1;
-        }
+        let moved = positions.iter_mut().filter(|(_, position)| behind(position));
         moved
+            .map(|(name, position)| position.drop_to(name, first, end, why))
+            .count()
+    }
+
+    /// Moves one destination past `end`.
+    pub(crate) fn drop_of(&self, name: &str, first: u64, end: u64, why: &str) {
+        if let Some(position) = self.lock().get_mut(name).filter(|position| position.next < end) {
+            position.drop_to(name, first, end, why);
+        }
     }
 }
 

@@ -81,6 +81,7 @@ impl Writer {
     }
 
     fn clear_up(&mut self) -> Result<(), WriterError> {
+        self.bound_backlogs();
         self.remove_consumed()?;
         self.expire()?;
         match self.full_reason() {
@@ -152,6 +153,16 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Moves destinations on that hold more than they may, a segment at a time.
+    fn bound_backlogs(&mut self) {
+        for (name, next, max_bytes) in self.shared.positions.bounded() {
+            if let Some((first, end)) = self.shared.segments.excess(next, max_bytes) {
+                let why = format!("it may hold {max_bytes} bytes (max_backlog)");
+                self.shared.positions.drop_of(&name, first, end, &why);
+            }
+        }
     }
 
     /// Of a full queue even the open segment goes, once everybody has passed all of it.

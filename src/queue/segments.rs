@@ -229,6 +229,44 @@ impl Segments {
         Some((*first, next.map_or(listed.end, |(next, _)| *next)))
     }
 
+    /// Bytes on the disk of the segments that hold something from `number` on.
+    pub(crate) fn bytes_from(&self, number: u64) -> u64 {
+        let listed = self.lock();
+        let holder = listed.segments.range(..=number).next_back();
+        let from = holder.map_or(number, |(first, _)| *first);
+        listed.segments.range(from..).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// The oldest sealed segments of those that hold something from `number` on, as many as exceed so many bytes in all:
+    /// the first number in them, and where the next one begins.
+    pub(crate) fn excess(&self, number: u64, max_bytes: u64) -> Option<(u64, u64)> {
+        let mut left = self.bytes_from(number);
+        let listed = self.lock();
+        let from = listed
+            .segments
+            .range(..=number)
+            .next_back()
+            .map_or(number, |(first, _)| *first);
+        let mut sealed = listed
+            .segments
+            .range(from..)
+            .take_while(|(first, _)| listed.open.is_none_or(|(open, _)| open != **first))
+            .peekable();
+        let begin = **sealed.peek().map(|(first, _)| first)?;
+        let last = sealed
+            .take_while(|(_, bytes)| {
+                let exceeds = left > max_bytes;
+                left = left.saturating_sub(**bytes);
+                exceeds
+            })
+            .last()?;
+        let next = listed
+            .segments
+            .range((Bound::Excluded(*last.0), Bound::Unbounded))
+            .next();
+        Some((begin, next.map_or(listed.end, |(next, _)| *next)))
+    }
+
     /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the beginning of
     /// the next one that says it. `None` when none does.
     pub(crate) fn oldest_ended(&self) -> Option<(u64, u64, u64)> {

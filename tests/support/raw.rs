@@ -86,3 +86,27 @@ pub(crate) async fn send(
     }
     (records, None)
 }
+
+/// Sends records, each with its topic, transaction id and payload, and waits for their acks.
+pub(crate) async fn send_all(daemon: &Daemon, vehicle: usize, records: &[(&str, String, Vec<u8>)]) {
+    let (_, mut socket) = connect(daemon, vehicle).await;
+    for (topic, txid, payload) in records {
+        let message = envelope::stream(&Stream {
+            txid: Bytes::copy_from_slice(txid.as_bytes()),
+            topic: Bytes::copy_from_slice(topic.as_bytes()),
+            payload: Bytes::copy_from_slice(payload),
+            ..Stream::default()
+        });
+        socket.feed(Message::Binary(message)).await.unwrap();
+    }
+    socket.flush().await.unwrap();
+    for _ in records {
+        let reply = tokio::time::timeout(Duration::from_secs(60), socket.next())
+            .await
+            .expect("an answer");
+        let Some(Ok(Message::Binary(reply))) = reply else {
+            panic!("{reply:?}")
+        };
+        assert!(matches!(envelope::read_reply(&reply).unwrap(), Reply::Ack { .. }));
+    }
+}

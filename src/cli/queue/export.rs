@@ -16,7 +16,7 @@ use crate::cli::control;
 use crate::destination::log;
 use crate::queue::{Queued, Step, queue_id, walk};
 use crate::record::envelope::{self, Stream};
-use crate::record::portable;
+use crate::record::{payload, portable};
 
 /// Arguments of `queue export`.
 #[derive(Debug, clap::Args)]
@@ -160,7 +160,10 @@ fn write(out: &mut Vec<u8>, format: Format, queued: &Queued) {
     match format {
         Format::Protobuf => portable::append(out, queued.stable_id(), record),
         Format::Json => {
-            out.extend_from_slice(log::line(queued).to_string().as_bytes());
+            // What cannot be put into the form that consumers get is shown as it is.
+            let payload = payload::transform(&record.record_type, &record.vin, &record.payload)
+                .unwrap_or_else(|_| record.payload.clone());
+            out.extend_from_slice(log::line(queued, &payload).to_string().as_bytes());
             out.push(b'\n');
         }
         Format::Envelopes => {

@@ -3,10 +3,9 @@
 //! Invariant: what is made here every broker takes, whatever a vehicle has sent, unless it is too large for it.
 
 use super::link::Message;
-use crate::config::{self, MqttLayout, RecordFormat};
+use crate::config::{self, MqttLayout};
 use crate::destination::mqtt_fields;
 use crate::queue::Queued;
-use crate::record::{json, payload};
 
 /// Bytes of a transaction id that go into a property: it is there once for each message that a record becomes.
 const LONGEST_PROPERTY: usize = 256;
@@ -17,10 +16,8 @@ pub(super) fn status_topic(base: &str, client_id: &str) -> String {
 }
 
 /// What a record becomes, and how many of its values JSON cannot express.
-pub(super) fn of(queued: &Queued, config: &config::Mqtt) -> Result<(Vec<Message>, usize), String> {
+pub(super) fn of(queued: &Queued, payload: &[u8], config: &config::Mqtt) -> Result<(Vec<Message>, usize), String> {
     let record = &queued.record;
-    let payload =
-        payload::transform(&record.record_type, &record.vin, &record.payload).map_err(|error| error.to_string())?;
     let base = &config.topic_base;
     let message = |topic: String, payload: Vec<u8>| Message {
         topic,
@@ -33,18 +30,15 @@ pub(super) fn of(queued: &Queued, config: &config::Mqtt) -> Result<(Vec<Message>
         ],
     };
     match config.layout {
-        MqttLayout::Records(format) => {
+        MqttLayout::Records => {
             let (vin, record_type) = (mqtt_fields::clean(&record.vin), mqtt_fields::clean(&record.record_type));
-            let payload = match format {
-                RecordFormat::Protobuf => payload.to_vec(),
-                RecordFormat::Json => json::decoded(&record.record_type, &payload)
-                    .map_err(|error| error.to_string())?
-                    .into_bytes(),
-            };
-            Ok((vec![message(format!("{base}/{vin}/{record_type}"), payload)], 0))
+            Ok((
+                vec![message(format!("{base}/{vin}/{record_type}"), payload.to_vec())],
+                0,
+            ))
         }
         MqttLayout::Fields => {
-            let fields = mqtt_fields::expand(&record.vin, &record.record_type, &payload);
+            let fields = mqtt_fields::expand(&record.vin, &record.record_type, payload);
             let fields = fields.map_err(|error| error.to_string())?;
             let inexpressible = fields.iter().filter(|field| field.not_finite).count();
             let messages = fields

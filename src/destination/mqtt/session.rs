@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -177,9 +178,9 @@ impl Session for Publishing {
         self.unsent.is_empty() && self.in_flight.len() < self.window
     }
 
-    fn send(&mut self, queued: &Queued) -> Result<Sent, Rejected> {
+    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
         let number = queued.id.number;
-        let (messages, inexpressible) = messages::of(queued, &self.config).map_err(Rejected::ForGood)?;
+        let (messages, inexpressible) = messages::of(queued, &payload, &self.config).map_err(Rejected::ForGood)?;
         let too_large = |message: &&Message| messages::packet_bytes(message) > self.max_packet;
         if let Some(large) = messages.iter().find(too_large) {
             let reason = format!(
@@ -190,6 +191,10 @@ impl Session for Publishing {
             );
             return Err(Rejected::ForGood(reason));
         }
+        let bytes = messages
+            .iter()
+            .map(|message| message.topic.len() + message.payload.len());
+        let bytes = bytes.sum();
         let last = messages.len().checked_sub(1);
         if last.is_none() {
             self.in_flight.push_back((number, true, None));
@@ -198,7 +203,7 @@ impl Session for Publishing {
             self.unsent.push_back((number, Some(at) == last, message));
         }
         self.fill().map_err(Rejected::SessionLost)?;
-        Ok(Sent { inexpressible })
+        Ok(Sent { bytes, inexpressible })
     }
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {

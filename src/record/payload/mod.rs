@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod arbitrary;
 pub(crate) mod schema;
+mod select;
 pub(crate) mod time;
 mod transform;
 pub(crate) mod tree;
@@ -15,6 +16,7 @@ pub(crate) mod wire;
 use bytes::Bytes;
 use prost::Message;
 
+pub use select::{FieldFilter, v_field, v_fields};
 pub use transform::transform;
 pub use validate::validate;
 

@@ -105,6 +105,11 @@ impl Enum {
     pub(crate) fn name(&self, number: i32) -> Option<&str> {
         self.names.get(&number).map(String::as_str)
     }
+
+    /// All values with their names, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (i32, &str)> {
+        self.names.iter().map(|(number, name)| (*number, name.as_str()))
+    }
 }
 
 fn schema() -> &'static Schema {

@@ -1,0 +1,142 @@
+//! What one destination is to be sent: by its routes, of which vehicles, and of each record which data in which form.
+//!
+//! Invariant: a payload that is handed to a destination has come through here, so what is filtered out never leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::{self, RecordFormat, Routes, VinList};
+use crate::record::payload::{self, FieldFilter};
+use crate::record::{Record, json};
+
+/// One destination's rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    name: String,
+    by_type: BTreeMap<String, bool>,
+    other_types: bool,
+    allow: Option<BTreeSet<Arc<str>>>,
+    deny: BTreeSet<Arc<str>>,
+    fields: FieldFilter,
+    format: RecordFormat,
+    pub(super) flow: config::Flow,
+}
+
+/// Why there are none.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// A list of vehicles cannot be read.
+    #[error(
+        "destination {destination:?}: vins.{key}: cannot read {}: {source}; make it, with a VIN in each line, and let the gateway read it",
+        path.display()
+    )]
+    Unreadable {
+        /// The destination.
+        destination: String,
+        /// `allow_file` or `deny_file`.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A line of it is no VIN.
+    #[error("destination {destination:?}: vins.{key}: {}:{line}: {text:?} {why}", path.display())]
+    NoVin {
+        /// The destination.
+        destination: String,
+        /// `allow_file` or `deny_file`.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What it says.
+        text: String,
+        /// What is wrong with that.
+        why: &'static str,
+    },
+}
+
+impl Rules {
+    /// A destination's rules; its lists of vehicles are read.
+    pub fn new(routes: &Routes, destination: &config::Destination) -> Result<Self, RulesError> {
+        let name = &destination.name;
+        let has = |names: &BTreeSet<String>| names.contains(name);
+        let delivery = &destination.delivery;
+        let allow = delivery.vins.allow.as_ref();
+        Ok(Self {
+            name: name.clone(),
+            by_type: routes
+                .by_type
+                .iter()
+                .map(|(record_type, names)| (record_type.clone(), has(names)))
+                .collect(),
+            other_types: has(&routes.others),
+            allow: allow.map(|list| load(name, "allow_file", list)).transpose()?,
+            deny: load(name, "deny_file", &delivery.vins.deny)?,
+            fields: delivery.fields.clone(),
+            format: delivery.format,
+            flow: delivery.flow.clone(),
+        })
+    }
+
+    /// Whether a record is for this destination.
+    pub(super) fn want(&self, record: &Record) -> bool {
+        let routed = match &record.only {
+            Some(only) => **only == *self.name,
+            None => *self.by_type.get(&*record.record_type).unwrap_or(&self.other_types),
+        };
+        let allowed = self.allow.as_ref().is_none_or(|vins| vins.contains(&record.vin));
+        routed && allowed && !self.deny.contains(&record.vin)
+    }
+
+    /// What the destination is sent of a record that is for it; `None` when nothing of it is. `Err` says why its form
+    /// cannot be made.
+    pub(super) fn payload(&self, record: &Record) -> Result<Option<Bytes>, String> {
+        let transformed = payload::transform(&record.record_type, &record.vin, &record.payload);
+        let selected = transformed.and_then(|payload| self.fields.select(&record.record_type, payload));
+        let Some(selected) = selected.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        match self.format {
+            RecordFormat::Protobuf => Ok(Some(selected)),
+            RecordFormat::Json => json::decoded(&record.record_type, &selected)
+                .map(|text| Some(text.into()))
+                .map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// A list of vehicles with what its file says: a VIN in each line, and what is behind a `#` is a comment.
+fn load(destination: &str, key: &'static str, list: &VinList) -> Result<BTreeSet<Arc<str>>, RulesError> {
+    let mut vins: BTreeSet<Arc<str>> = list.vins.iter().map(|vin| Arc::from(vin.as_str())).collect();
+    let Some(path) = &list.file else { return Ok(vins) };
+    let text = std::fs::read_to_string(path).map_err(|source| RulesError::Unreadable {
+        destination: destination.to_owned(),
+        key,
+        path: path.clone(),
+        source,
+    })?;
+    for (at, line) in text.lines().enumerate() {
+        let vin = line.split('#').next().unwrap_or_default().trim();
+        if vin.is_empty() {
+            continue;
+        }
+        if let Some(why) = config::no_device_id(vin) {
+            return Err(RulesError::NoVin {
+                destination: destination.to_owned(),
+                key,
+                path: path.clone(),
+                line: at + 1,
+                text: vin.to_owned(),
+                why,
+            });
+        }
+        vins.insert(vin.into());
+    }
+    Ok(vins)
+}

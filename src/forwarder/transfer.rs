@@ -1,0 +1,259 @@
+//! One session's records on their way: handed over as fast as the rules and the destination allow, confirmed in any order.
+//!
+//! A record that fails is a suspect: until it has passed, records are sent one at a time. Only when the destination
+//! refuses it alone and for good is it given up, and then it is durably in the dead letters before the cursor passes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::flight::Flight;
+use super::flow;
+use super::pump::{Course, End, Pump, changed};
+use super::rules::Rules;
+use crate::destination::{Confirmation, News, Outcome, Rejected, Session};
+use crate::queue::{Batch, Queued, ReadError, Reader};
+
+/// At a stop, a destination that confirms nothing for this long is not waited for any longer.
+const SETTLE_SILENCE: Duration = Duration::from_secs(3);
+/// Bytes that are read from the queue at a time.
+const READ_BYTES: usize = 256 << 10;
+
+type Reading = BoxFuture<'static, (Reader, Result<Batch, ReadError>)>;
+
+/// One session's records on their way.
+pub(super) struct Transfer<'a> {
+    pump: &'a Pump,
+    course: &'a mut Course,
+    rules: Arc<Rules>,
+    flight: Flight,
+    /// Read, not handed over.
+    read: VecDeque<Queued>,
+    /// One more than the last number that was read.
+    read_end: u64,
+    /// Handed over, not confirmed; in the order of their numbers.
+    sent: VecDeque<Sent>,
+}
+
+struct Sent {
+    queued: Queued,
+    /// Of what was made of it.
+    bytes: usize,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(pump: &'a Pump, course: &'a mut Course, cursor: u64) -> Self {
+        Self {
+            pump,
+            course,
+            rules: Arc::clone(&pump.rules.borrow()),
+            flight: Flight::new(cursor),
+            read: VecDeque::new(),
+            read_end: cursor,
+            sent: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn cursor(&self) -> u64 {
+        self.flight.cursor()
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        session: &mut dyn Session,
+        reader: Reader,
+        stop: &CancellationToken,
+        abort: &CancellationToken,
+    ) -> End {
+        let mut rules = self.pump.rules.clone();
+        self.rules = Arc::clone(&rules.borrow_and_update());
+        // How it is to end, once what is in flight has settled.
+        let mut ending = None;
+        let mut give_up_at = Instant::now();
+        let mut reading = read(reader);
+        loop {
+            let held = flow::held(&self.rules.flow).is_some();
+            if held && ending.is_none() {
+                ending = Some(End::Again);
+                give_up_at = Instant::now() + SETTLE_SILENCE;
+            }
+            let mut wait = None;
+            if ending.is_none() {
+                match self.hand_over(session).await {
+                    Ok(until) => wait = until,
+                    Err(end) => return end,
+                }
+            }
+            self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+            self.pump.status.in_flight(self.flight.unconfirmed());
+            if self.flight.unconfirmed() == 0
+                && let Some(end) = ending
+            {
+                return end;
+            }
+            let look_again = flow::look_again(&self.rules.flow);
+            tokio::select! {
+                biased;
+                () = abort.cancelled() => return End::Stopped,
+                () = stop.cancelled(), if !matches!(ending, Some(End::Stopped)) => {
+                    ending = Some(End::Stopped);
+                    give_up_at = Instant::now() + SETTLE_SILENCE;
+                }
+                () = changed(&mut rules) => self.rules = Arc::clone(&rules.borrow_and_update()),
+                news = session.news() => match news {
+                    Ok(News { mut confirmations, trouble }) => {
+                        if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
+                            if self.pump.status.up() {
+                                tracing::info!(destination = %self.pump.name, "delivering");
+                            }
+                            self.course.backoff.succeeded();
+                            give_up_at = Instant::now() + SETTLE_SILENCE;
+                        }
+                        // What was delivered counts, whatever ends the session.
+                        confirmations.sort_by_key(|confirmation| match confirmation.outcome {
+                            Outcome::Delivered => 0,
+                            Outcome::Refused(_) => 1,
+                            Outcome::Failed(_) => 2,
+                        });
+                        for confirmation in confirmations {
+                            if let Err(end) = self.settle(confirmation).await {
+                                return end;
+                            }
+                        }
+                        if let Some(reason) = trouble {
+                            self.pump.interrupted(&reason);
+                        }
+                    }
+                    Err(error) => return End::Lost(error.to_string()),
+                },
+                () = tokio::time::sleep_until(give_up_at), if ending.is_some() => {
+                    tracing::warn!(destination = %self.pump.name, unconfirmed = self.flight.unconfirmed(),
+                        "the destination confirms nothing; what it has not confirmed stays queued");
+                    return ending.unwrap_or(End::Stopped);
+                }
+                () = tokio::time::sleep_until(wait.unwrap_or_else(Instant::now)), if wait.is_some() => {}
+                () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {}
+                (reader, batch) = &mut reading, if ending.is_none() && self.read.is_empty() => match batch {
+                    Ok(batch) => {
+                        self.read.extend(batch.records);
+                        self.read_end = batch.end;
+                        reading = read(reader);
+                    }
+                    Err(error) => return End::Lost(format!("the queue cannot be read: {error}")),
+                },
+            }
+        }
+    }
+
+    /// Hands over what was read while the session takes it and the rules let it go; a suspect only when nothing else is in
+    /// flight. Returns until when the next one waits, if it does.
+    async fn hand_over(&mut self, session: &mut dyn Session) -> Result<Option<Instant>, End> {
+        while session.has_room()
+            && (self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor())
+                || self.flight.unconfirmed() == 0)
+        {
+            let Some(next) = self.read.front() else {
+                self.flight.pass(self.read_end);
+                return Ok(None);
+            };
+            let number = next.id.number;
+            if !self.rules.want(&next.record) {
+                self.flight.pass(number + 1);
+                self.read.pop_front();
+                continue;
+            }
+            let now = Instant::now();
+            if let Some(until) = self.course.flow.waits_until(&self.rules.flow, now) {
+                return Ok(Some(until));
+            }
+            let Some(mut queued) = self.read.pop_front() else {
+                continue;
+            };
+            // A slice would keep the whole chunk that it was read with for as long as the record is in flight.
+            queued.record.payload = Bytes::copy_from_slice(&queued.record.payload);
+            queued.record.txid = Bytes::copy_from_slice(&queued.record.txid);
+            let taken = match self.rules.payload(&queued.record) {
+                Ok(None) => {
+                    self.flight.pass(number + 1);
+                    continue;
+                }
+                Ok(Some(payload)) => {
+                    self.flight.sent(number);
+                    session.send(&queued, payload)
+                }
+                Err(reason) => {
+                    self.flight.sent(number);
+                    Err(Rejected::ForGood(reason))
+                }
+            };
+            match taken {
+                Ok(taken) => {
+                    self.course.flow.spend(&self.rules.flow, taken.bytes, now);
+                    self.pump.status.sent(taken.bytes, taken.inexpressible);
+                    let bytes = taken.bytes;
+                    self.sent.push_back(Sent { queued, bytes });
+                }
+                Err(Rejected::ForGood(reason)) => {
+                    self.pump.give_up(&queued, &reason).await?;
+                    self.flight.confirm(number);
+                }
+                Err(Rejected::SessionLost(reason)) => return Err(End::Lost(reason)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn settle(&mut self, confirmation: Confirmation) -> Result<(), End> {
+        let Confirmation { number, outcome } = confirmation;
+        let at = self.sent.partition_point(|sent| sent.queued.id.number < number);
+        if self.sent.get(at).is_none_or(|sent| sent.queued.id.number != number) {
+            return Ok(());
+        }
+        match outcome {
+            Outcome::Delivered => {
+                if let Some(sent) = self.sent.remove(at) {
+                    self.pump.status.confirmed(sent.bytes);
+                }
+                self.flight.confirm(number);
+                if self.course.suspect == Some(number) {
+                    self.course.suspect = None;
+                }
+                Ok(())
+            }
+            Outcome::Refused(reason) if self.flight.unconfirmed() == 1 => {
+                if let Some(sent) = self.sent.remove(at) {
+                    self.pump.give_up(&sent.queued, &reason).await?;
+                }
+                self.flight.confirm(number);
+                self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+                Err(End::Again)
+            }
+            // Until it passes nothing is sent beside it: what the destination does take would come again with each try.
+            Outcome::Failed(reason) => {
+                self.course.suspect = self.course.suspect.max(Some(number));
+                self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+                Err(End::Lost(reason))
+            }
+            Outcome::Refused(_) => {
+                // Perhaps only because of its company: a Kafka batch is refused as a whole. All that was on the way with
+                // it is tried alone, or a destination that takes no batch of this size would have a session for each.
+                self.course.suspect = self.sent.back().map(|sent| sent.queued.id.number);
+                self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+                Err(End::Again)
+            }
+        }
+    }
+}
+
+fn read(mut reader: Reader) -> Reading {
+    Box::pin(async move {
+        reader.ready().await;
+        let batch = reader.next(READ_BYTES).await;
+        (reader, batch)
+    })
+}
