@@ -122,7 +122,6 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
         "monitoring.profiling_path",
         "status_port",
         "json_log_enable",
-        "transmit_decoded_records",
         "vins_signal_tracking_enabled",
         "use_default_eng_ca",
         "mqtt.connect_timeout_ms",

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{kafka, mqtt, parsed, routes};
 use waystation::cli::import_config::{Imported, import};
-use waystation::config::{Config, Qos};
+use waystation::config::{Config, Qos, RecordFormat};
 
 /// What is made of a good file with some keys changed; `null` takes one away.
 fn with(changes: Value) -> (Config, Imported) {
@@ -266,21 +266,19 @@ fn dispatchers_without_a_destination_are_named_with_their_types() {
 }
 
 #[test]
-fn decoded_records_are_lost_only_where_they_were_protobuf() {
-    let (_, imported) = with(json!({ "transmit_decoded_records": true }));
-    assert!(
-        imported
-            .lost
-            .iter()
-            .any(|line| line.starts_with("transmit_decoded_records: records go to kafka"))
-    );
+fn decoded_records_stay_decoded() {
+    let (config, imported) = with(json!({
+        "transmit_decoded_records": true,
+        "records": { "V": ["kafka", "zmq"] },
+        "zmq": { "addr": "ipc:///run/z" },
+    }));
+    for name in ["kafka", "zmq"] {
+        let destination = config.destinations.iter().find(|one| one.name == name).unwrap();
+        assert_eq!(destination.delivery.format, RecordFormat::Json, "{}", imported.toml);
+    }
     let (_, imported) = with(json!({ "transmit_decoded_records": true, "records": { "V": ["mqtt"] } }));
-    assert!(
-        imported
-            .lost
-            .iter()
-            .all(|line| !line.starts_with("transmit_decoded_records"))
-    );
+    let said = |line: &String| line.starts_with("transmit_decoded_records");
+    assert!(!imported.lost.iter().any(said));
     assert!(imported.toml.contains("# - transmit_decoded_records: "));
 }
 

@@ -1,12 +1,12 @@
 //! `format = "json"`: the same as Google's own library makes of the protobuf form, for every field and every enum.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/account.rs"]
+mod account;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "support/kafka.rs"]
 mod kafka;
-#[path = "support/account.rs"]
-mod account;
 #[path = "support/zmq.rs"]
 mod zmq;
 
@@ -56,8 +56,15 @@ fn decoded_records_say_what_googles_library_says() {
     assert!(output.status.success(), "{}", output.status);
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["different"], Value::Array(Vec::new()));
-    assert_eq!(result["never sent"], Value::Array(Vec::new()), "what the generator left out");
-    assert_eq!((&result["same"], &result["missing"]), (&RECORDS.parse::<u64>().unwrap().into(), &0.into()));
+    assert_eq!(
+        result["never sent"],
+        Value::Array(Vec::new()),
+        "what the generator left out"
+    );
+    assert_eq!(
+        (&result["same"], &result["missing"]),
+        (&RECORDS.parse::<u64>().unwrap().into(), &0.into())
+    );
     assert!(result["unknown kept"].as_u64().unwrap() > 100, "{result}");
 }
 

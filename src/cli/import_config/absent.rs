@@ -42,21 +42,12 @@ pub(super) fn name(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
             draft.same(key, ACKS);
         }
     }
-    let protobuf = ["kafka", "zmq"].into_iter();
-    let protobuf: Vec<&str> = protobuf.filter(|name| !routes.to(name).is_empty()).collect();
-    if root.flag("transmit_decoded_records", draft) {
-        match protobuf.as_slice() {
-            [] => draft.same("transmit_decoded_records", "MQTT and the log get JSON in either case"),
-            some => draft.lost(
-                "transmit_decoded_records",
-                format!(
-                    "records go to {} as protobuf; have consumers read that, or read JSON from MQTT",
-                    some.join(" and ")
-                ),
-            ),
-        }
+    let topics = ["kafka", "zmq"].into_iter();
+    let topics: Vec<&str> = topics.filter(|name| !routes.to(name).is_empty()).collect();
+    if root.flag("transmit_decoded_records", draft) && topics.is_empty() {
+        draft.same("transmit_decoded_records", "MQTT and the log get JSON in either case");
     }
-    if root.value("namespace").is_some() && protobuf.is_empty() {
+    if root.value("namespace").is_some() && topics.is_empty() {
         draft.same(
             "namespace",
             "it begins the topics of Kafka and ZMQ alone, and nothing goes there",

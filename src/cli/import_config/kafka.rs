@@ -25,6 +25,7 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     section.entry(Entry::new("type", text("kafka"), "kafka.type"));
     let namespace = namespace(root, draft);
     section.entry(Entry::new("namespace", text(namespace), "namespace").or(NAMESPACE));
+    decoded(root, &mut section, draft);
     draft.section(section);
 
     let mut properties = Section::new("destinations.kafka.properties");
@@ -69,6 +70,14 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
         }
     }
     draft.section(properties);
+}
+
+/// Whether records are sent decoded.
+pub(super) fn decoded(root: &Object<'_>, section: &mut Section, draft: &mut Draft) {
+    const KEY: &str = "transmit_decoded_records";
+    if root.flag(KEY, draft) {
+        section.entry(Entry::new("format", text("json"), KEY));
+    }
 }
 
 /// What begins the names of topics.

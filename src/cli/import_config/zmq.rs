@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, Entry, Section, text};
 use super::json::Object;
-use super::kafka::{NAMESPACE, namespace};
+use super::kafka::{NAMESPACE, decoded, namespace};
 use super::routes::Routes;
 use super::server::relative;
 
@@ -33,6 +33,7 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     let address = address.replace("://localhost:", "://127.0.0.1:");
     section.entry(Entry::new("bind", text(&address), "zmq.addr").or(ADDRESS));
     section.entry(Entry::new("namespace", text(namespace(root, draft)), "namespace").or(NAMESPACE));
+    decoded(root, &mut section, draft);
     let files = ["server_key_json_path", "allowed_public_keys_json_path"].map(|name| zmq.text(name, draft));
     relative(files, &mut section);
     let [server_key, client_keys] = files;
