@@ -3,6 +3,8 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/loop_disk.rs"]
+mod loop_disk;
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +13,8 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::{Daemon, wait_for};
+use daemon::{Daemon, free_port, require, wait_for};
+use loop_disk::LoopDisk;
 use waystation::cli::pki::{self, Pki};
 use waystation::cli::simulate::Live;
 
@@ -30,36 +33,128 @@ fn waystation(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// A gateway that is told that this socket is systemd's, with a watchdog of so much.
+struct Service {
+    systemd: UnixDatagram,
+    child: std::process::Child,
+}
+
+impl Service {
+    fn start(daemon: &Daemon, watchdog: Duration) -> Self {
+        let socket = daemon.path("notify");
+        let systemd = UnixDatagram::bind(&socket).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .args(["run", "--config"])
+            .arg(daemon.path("config.toml"))
+            .env("NOTIFY_SOCKET", &socket)
+            .env("WATCHDOG_USEC", watchdog.as_micros().to_string())
+            .env_remove("WATCHDOG_PID")
+            .stderr(fs::File::create(daemon.path("log.txt")).unwrap())
+            .spawn()
+            .unwrap();
+        Self { systemd, child }
+    }
+
+    /// What it says next, if it says anything within so much.
+    fn told(&self, within: Duration) -> Option<String> {
+        self.systemd.set_read_timeout(Some(within)).unwrap();
+        let mut buffer = [0; 1024];
+        let length = self.systemd.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
+    }
+
+    /// Waits until it says something that begins so.
+    fn wait(&self, prefix: &str) -> String {
+        let told = std::iter::from_fn(|| self.told(Duration::from_secs(30)));
+        let found = told.into_iter().find(|state| state.starts_with(prefix));
+        found.unwrap_or_else(|| panic!("{prefix} was not said"))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+}
+
 #[test]
-fn systemd_is_told_when_it_is_ready_alive_and_stopping() {
+fn systemd_is_told_when_it_is_ready_alive_and_stopping_and_how_it_is() {
     let daemon = Daemon::new(1, "", LOG);
-    let socket = daemon.path("notify");
-    let systemd = UnixDatagram::bind(&socket).unwrap();
-    systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_waystation"))
+    let mut service = Service::start(&daemon, Duration::from_millis(600));
+    let told = |limit| service.told(Duration::from_secs(limit)).unwrap();
+    assert_eq!(told(20), "READY=1");
+    assert_eq!(
+        service.wait("STATUS="),
+        "STATUS=0 vehicles; queue 0 KiB; file: connected"
+    );
+    service.wait("WATCHDOG=1");
+    service.wait("WATCHDOG=1");
+    let live = Arc::new(Live::default());
+    daemon.drive(1, 5, 0.0, &live).join().unwrap();
+    let status = service.wait("STATUS=");
+    assert!(
+        status.ends_with("; file: connected") && !status.contains("queue 0 KiB"),
+        "{status}"
+    );
+    let pid = rustix::process::Pid::from_child(&service.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    service.wait("STOPPING=1");
+    wait_for("the process ends", Duration::from_secs(30), || {
+        service.child.try_wait().unwrap().is_some()
+    });
+    assert!(service.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_writer_that_is_stuck_in_the_disk_starves_the_watchdog() {
+    let daemon = Daemon::new(1, "keep_free = \"1 MiB\"", LOG);
+    let disk = LoopDisk::new(&daemon.path("disk"), 64);
+    daemon.edit("path = \"queue\"", "path = \"disk/queue\"");
+    let service = Service::start(&daemon, Duration::from_secs(3));
+    service.wait("READY=1");
+    service.wait("WATCHDOG=1");
+    let frozen = disk.freeze();
+    // Something to write, which hangs.
+    let live = Arc::new(Live::default());
+    let fleet = daemon.drive(1, 1, 0.0, &live);
+    wait_for("it says that its writer is stuck", Duration::from_secs(60), || {
+        // Like systemd, which hears all of it.
+        while service.told(Duration::from_millis(1)).is_some() {}
+        daemon
+            .log()
+            .contains("the queue's writer is stuck: the watchdog is not fed any more")
+    });
+    let hungry = std::iter::from_fn(|| service.told(Duration::from_secs(4)));
+    assert_eq!(hungry.filter(|state| state == "WATCHDOG=1").count(), 0);
+    drop(frozen);
+    service.wait("WATCHDOG=1");
+    fleet.join().unwrap();
+}
+
+#[test]
+fn a_socket_that_systemd_opened_is_taken_over() {
+    let mut daemon = Daemon::new(1, "", LOG);
+    // Taken, so that a gateway that binds by itself does not start.
+    let passed = free_port();
+    let taken = TcpListener::bind(("127.0.0.1", daemon.port)).unwrap();
+    let activate = require("systemd-socket-activate", "apt-get install -y systemd");
+    let mut child = Command::new(activate)
+        .arg(format!("--listen=127.0.0.1:{passed}"))
+        .arg(env!("CARGO_BIN_EXE_waystation"))
         .args(["run", "--config"])
         .arg(daemon.path("config.toml"))
-        .env("NOTIFY_SOCKET", &socket)
-        .env("WATCHDOG_USEC", "600000")
-        .env_remove("WATCHDOG_PID")
         .stderr(fs::File::create(daemon.path("log.txt")).unwrap())
         .spawn()
         .unwrap();
-    let told = || {
-        let mut buffer = [0; 256];
-        let length = systemd.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
-    };
-    assert_eq!(told(), "READY=1");
-    assert_eq!([told(), told()], ["WATCHDOG=1", "WATCHDOG=1"]);
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let last = std::iter::repeat_with(told).find(|state| state != "WATCHDOG=1");
-    assert_eq!(last.as_deref(), Some("STOPPING=1"));
-    wait_for("the process ends", Duration::from_secs(30), || {
-        child.try_wait().unwrap().is_some()
-    });
-    assert!(child.wait().unwrap().success());
+    daemon.port = passed;
+    let live = Arc::new(Live::default());
+    let tallies = daemon.drive(1, 20, 0.0, &live).join().unwrap();
+    assert_eq!(tallies[0].acked.len(), 20, "{}", daemon.log());
+    assert!(daemon.log().contains("is not used"), "{}", daemon.log());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(taken);
 }
 
 #[test]

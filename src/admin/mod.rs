@@ -7,8 +7,9 @@ mod accept;
 pub mod control;
 mod metrics;
 mod server;
+mod words;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 pub use server::serve;
@@ -27,6 +28,8 @@ pub struct Published {
     pub listener: Arc<Counters>,
     /// The destinations.
     pub destinations: Vec<Arc<Status>>,
+    /// Why the last reload changed nothing, if it did not.
+    pub reload_error: Mutex<Option<String>>,
 }
 
 /// Everything at one moment, as `/status.json` shows it.
@@ -44,6 +47,8 @@ pub struct Report {
     pub listener: CountersSnapshot,
     /// The destinations.
     pub destinations: Vec<DestinationReport>,
+    /// Why the last reload changed nothing, if it did not.
+    pub reload_error: Option<String>,
 }
 
 /// One destination in a [`Report`].
@@ -61,6 +66,11 @@ pub struct DestinationReport {
 }
 
 impl Published {
+    /// Notes how a reload ended.
+    pub fn reloaded(&self, error: Option<String>) {
+        *self.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
     /// Everything now.
     pub fn report(&self) -> Report {
         let queue = self.queue.snapshot();
@@ -80,6 +90,7 @@ impl Published {
             queue_id: self.queue.id().to_string(),
             destinations: destinations.collect(),
             listener: self.listener.snapshot(),
+            reload_error: self.reload_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             queue,
         }
     }

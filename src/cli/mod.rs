@@ -12,6 +12,7 @@ pub mod demo;
 pub mod import_config;
 pub mod pki;
 pub mod queue;
+mod reload;
 pub mod run;
 pub mod sample;
 pub mod simulate;

@@ -7,7 +7,7 @@ mod destinations;
 mod reload;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UnixListener};
@@ -21,7 +21,7 @@ pub use reload::{ReloadError, Reloader};
 use crate::admin::{self, Published};
 use crate::config::{self, Config};
 use crate::forwarder::Pump;
-use crate::listener::{self, Counters, Listener, tls};
+use crate::listener::{self, Counters, Heartbeat, Listener, tls};
 use crate::queue::{self, OpenError, Queue, WriterError, WriterThread};
 use crate::system::access;
 use destinations::Rulers;
@@ -95,6 +95,11 @@ const WATCH: Duration = Duration::from_millis(200);
 impl Gateway {
     /// Binds the ports, opens the queue and starts the forwarders.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(config, None).await
+    }
+
+    /// The same on a socket that listens already, instead of `listener.bind`.
+    pub async fn start_on(config: Config, passed: Option<std::net::TcpListener>) -> Result<Self, StartError> {
         let current = config.clone();
         for warning in &config.warnings {
             tracing::warn!("configuration: {warning}");
@@ -103,7 +108,10 @@ impl Gateway {
         for warning in loaded.outdated.iter().chain(&loaded.warnings) {
             tracing::warn!("{warning}");
         }
-        let socket = bind("listener.bind", config.listener.bind).await?;
+        let socket = match passed {
+            Some(socket) => adopt(socket, config.listener.bind)?,
+            None => bind("listener.bind", config.listener.bind).await?,
+        };
         let admin = match config.admin {
             Some(address) => Some(bind("admin.bind", address).await?),
             None => None,
@@ -124,6 +132,7 @@ impl Gateway {
             queue: queue.clone(),
             listener: Arc::clone(&counters),
             destinations: pumps.iter().map(Pump::status).collect(),
+            reload_error: Mutex::default(),
         });
         let draining = CancellationToken::new();
         let (pumps_stop, pumps_abort) = (CancellationToken::new(), CancellationToken::new());
@@ -176,6 +185,11 @@ impl Gateway {
     /// What it publishes about itself.
     pub fn published(&self) -> Arc<Published> {
         Arc::clone(&self.published)
+    }
+
+    /// Shows whether vehicles are still accepted.
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        self.listener.heartbeat()
     }
 
     /// What changes its configuration while it runs.
@@ -286,4 +300,20 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
     TcpListener::bind(address)
         .await
         .map_err(|source| StartError::Bind { key, address, source })
+}
+
+/// A socket that somebody else has bound.
+fn adopt(socket: std::net::TcpListener, configured: SocketAddr) -> Result<TcpListener, StartError> {
+    let socket = TcpListener::from_std(socket).map_err(|source| StartError::Bind {
+        key: "listener.bind",
+        address: configured,
+        source,
+    })?;
+    match socket.local_addr() {
+        Ok(address) if address.port() != configured.port() => tracing::warn!(
+            "the socket that was handed over listens at {address}; listener.bind = \"{configured}\" is not used"
+        ),
+        _ => tracing::info!("listening on the socket that was handed over"),
+    }
+    Ok(socket)
 }

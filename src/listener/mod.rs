@@ -6,6 +6,7 @@
 mod answer;
 mod counters;
 mod ending;
+mod heartbeat;
 mod http;
 mod rate;
 mod registry;
@@ -15,4 +16,5 @@ pub mod tls;
 mod verifier;
 
 pub use counters::{Counters, CountersSnapshot, TypeCounts};
+pub use heartbeat::Heartbeat;
 pub use server::{Listener, Settings};

@@ -12,11 +12,12 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
+use super::heartbeat::Heartbeat;
 use super::http::{self, Answered, Door};
 use super::registry::Registry;
 use super::session::{Session, Surroundings};
@@ -51,6 +52,7 @@ pub struct Settings {
 pub struct Listener {
     socket: TcpListener,
     tls: Arc<ArcSwap<ServerConfig>>,
+    heartbeat: Arc<Heartbeat>,
     shared: Shared,
 }
 
@@ -86,6 +88,7 @@ impl Listener {
         Self {
             socket,
             tls: Arc::new(ArcSwap::new(tls)),
+            heartbeat: Arc::new(Heartbeat::new()),
             shared,
         }
     }
@@ -95,14 +98,25 @@ impl Listener {
         Arc::clone(&self.tls)
     }
 
+    /// Shows whether it still accepts.
+    pub fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
+    }
+
     /// Accepts until it is told to drain, then waits for every session to end.
     pub async fn run(self) {
         let room = Arc::new(Semaphore::new(self.shared.settings.max_connections));
         let mut connections = JoinSet::new();
+        let mut beats = tokio::time::interval(Heartbeat::INTERVAL);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.shared.draining.cancelled() => break,
+                _ = beats.tick() => {
+                    self.heartbeat.beat();
+                    continue;
+                }
                 Some(ended) = connections.join_next(), if !connections.is_empty() => {
                     log_panic(ended);
                     continue;

@@ -3,4 +3,5 @@
 pub mod access;
 pub mod logging;
 pub mod notify;
+pub mod socket;
 pub mod watch;

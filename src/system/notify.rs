@@ -1,11 +1,14 @@
-//! systemd's protocol for services: READY, STOPPING, and a watchdog that is fed only while the writer makes progress.
+//! systemd's protocol for services: READY, STOPPING, STATUS, and a watchdog that is fed only while the parts that
+//! everything depends on make progress.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The writer shows itself every second; a slow disk may take longer over one commit.
+/// Each part shows itself every second; a slow disk may take longer over one commit.
 const LONGEST_SILENCE: Duration = Duration::from_secs(20);
+/// How often the status in words is looked at.
+const STATUS: Duration = Duration::from_secs(5);
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -34,24 +37,41 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Feeds the watchdog, if the unit has one, while the queue's writer shows itself.
-pub async fn feed_watchdog(writer_silence: impl Fn() -> Duration) {
+/// Says in words how things are, whenever that has changed.
+pub async fn tell_status(in_words: impl Fn() -> String) {
+    let mut ticks = tokio::time::interval(STATUS);
+    let mut told = String::new();
+    loop {
+        ticks.tick().await;
+        let words = in_words();
+        if words != told {
+            tell(&[NotifyState::Status(&words)]);
+            told = words;
+        }
+    }
+}
+
+/// Feeds the watchdog, if the unit has one, while every part shows itself. `silences`: the parts, and for how long each
+/// has not.
+pub async fn feed_watchdog<const N: usize>(silences: impl Fn() -> [(&'static str, Duration); N]) {
     let Some(timeout) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
     let mut ticks = tokio::time::interval(timeout / 3);
-    let mut silent = false;
+    let mut stuck = None;
     loop {
         ticks.tick().await;
-        let silence = writer_silence();
-        if silence < LONGEST_SILENCE.max(timeout) {
-            tell(&[NotifyState::Watchdog]);
-            silent = false;
-        } else if !std::mem::replace(&mut silent, true) {
-            tracing::error!(
-                ?silence,
-                "the queue's writer is stuck: the watchdog is not fed any more"
-            );
+        let longest = silences().into_iter().max_by_key(|(_, silence)| *silence);
+        match longest.filter(|(_, silence)| *silence >= LONGEST_SILENCE.max(timeout)) {
+            None => {
+                tell(&[NotifyState::Watchdog]);
+                stuck = None;
+            }
+            Some((part, silence)) => {
+                if stuck.replace(part) != Some(part) {
+                    tracing::error!(?silence, "{part} is stuck: the watchdog is not fed any more");
+                }
+            }
         }
     }
 }

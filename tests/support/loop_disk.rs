@@ -1,4 +1,5 @@
 //! A small real file system of its own: ext4 in a file, mounted where a test wants it.
+#![allow(dead_code)]
 
 use std::fs::File;
 use std::io::Write;
@@ -52,6 +53,23 @@ impl LoopDisk {
     pub(crate) fn free(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.mount).unwrap();
         stat.f_bavail * stat.f_frsize
+    }
+}
+
+/// Nothing can be written to a disk while there is this.
+pub(crate) struct Frozen(PathBuf);
+
+impl LoopDisk {
+    /// Has every write to it wait.
+    pub(crate) fn freeze(&self) -> Frozen {
+        run(as_root("fsfreeze").arg("--freeze").arg(&self.mount));
+        Frozen(self.mount.clone())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        run(as_root("fsfreeze").arg("--unfreeze").arg(&self.0));
     }
 }
 

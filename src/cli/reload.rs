@@ -1,0 +1,89 @@
+//! What makes a running gateway read its configuration, or the files that it names, again.
+//!
+//! The configuration is read when that is asked for; the files also when they have changed, whoever renewed them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::time::MissedTickBehavior;
+
+use crate::admin::Published;
+use crate::config;
+use crate::gateway::Reloader;
+use crate::system::notify;
+use crate::system::watch::Watch;
+
+/// How often files that others renew are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+pub(super) struct Reloading<'p> {
+    pub(super) reloader: Reloader,
+    pub(super) published: Arc<Published>,
+    /// The configuration.
+    pub(super) path: &'p Path,
+}
+
+impl Reloading<'_> {
+    /// Reloads with each signal and each changed file; ends with neither.
+    pub(super) async fn run(&mut self, hangup: &mut Signal) {
+        let mut watch = Watch::new(self.reloader.files());
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                signal = hangup.recv() => match signal {
+                    Some(()) => {
+                        notify::reloading();
+                        self.reload().await;
+                        watch = Watch::new(self.reloader.files());
+                        notify::ready();
+                    }
+                    None => std::future::pending().await,
+                },
+                _ = look.tick() => self.refresh(&watch.look()).await,
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        let kept = match config::load(self.path) {
+            Ok(config) => self.reloader.reload(config).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match &kept {
+            Ok(kept) if kept.is_empty() => tracing::info!("configuration reloaded"),
+            Ok(kept) => tracing::warn!(
+                kept = kept.join(", "),
+                "configuration reloaded; what changed under these keys waits for a restart"
+            ),
+            Err(error) => not_reloaded(error),
+        }
+        self.published.reloaded(kept.err());
+    }
+
+    /// Reads the files again that the configuration names, when some of them have changed.
+    async fn refresh(&mut self, changed: &[PathBuf]) {
+        if changed.is_empty() {
+            return;
+        }
+        let files: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+        let files = files.join(", ");
+        let refreshed = self.reloader.refresh().await.map_err(|error| error.to_string());
+        match &refreshed {
+            Ok(()) => tracing::info!(files, "changed files read again"),
+            Err(error) => {
+                tracing::error!(files, "changed files cannot be used");
+                not_reloaded(error);
+            }
+        }
+        self.published.reloaded(refreshed.err());
+    }
+}
+
+fn not_reloaded(error: &str) {
+    for line in error.lines() {
+        tracing::error!("not reloaded, everything stays as it was: {line}");
+    }
+}

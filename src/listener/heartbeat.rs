@@ -1,0 +1,33 @@
+//! Whether the accept loop still turns: the service manager's watchdog is fed only while it does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// When a loop last came round.
+#[derive(Debug)]
+pub struct Heartbeat {
+    started: Instant,
+    last: AtomicU64,
+}
+
+impl Heartbeat {
+    pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn beat(&self) {
+        self.last
+            .store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago that was.
+    pub fn silence(&self) -> Duration {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last)
+    }
+}
