@@ -83,6 +83,7 @@ fn every_default_that_the_example_shows_is_the_default() {
     // These have no default value, only a default behaviour.
     let examples = [
         "public_key",
+        "vehicle_crl",
         "issuers",
         "oid_issuers",
         "oids",

@@ -78,6 +78,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
                 _ = interrupt.recv() => {}
                 () = reloading.run(&mut hangup) => {}
                 () = notify::feed_watchdog(silences) => {}
+                () = logging::sum_up() => {}
                 () = notify::tell_status(|| published.report().in_words()) => {}
             }
             notify::stopping();

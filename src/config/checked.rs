@@ -170,6 +170,9 @@ fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
         }
         Some(files).filter(|files| !files.is_empty())
     });
+    let vehicle_crl = or(&table, "vehicle_crl", Some(Vec::new()), |field| {
+        field.strings().iter().map(|(_, file)| base.path(file)).collect()
+    });
     let public_key = table.field("public_key").map(|field| base.path(&field));
     let allow_vins = table
         .field("allow_vins")
@@ -196,6 +199,7 @@ fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
         certificate: certificate?,
         private_key: private_key?,
         vehicle_ca: vehicle_ca?,
+        vehicle_crl: vehicle_crl?,
         public_key: match public_key {
             Some(path) => Some(path?),
             None => None,

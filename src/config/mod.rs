@@ -61,6 +61,8 @@ pub struct Listener {
     pub private_key: PathBuf,
     /// PEM files with the authorities that sign vehicle certificates. Never empty.
     pub vehicle_ca: Vec<PathBuf>,
+    /// PEM files with lists of vehicle certificates that their authorities have revoked.
+    pub vehicle_crl: Vec<PathBuf>,
     /// PEM file served at `/.well-known/appspecific/com.tesla.3p.public-key.pem`.
     pub public_key: Option<PathBuf>,
     /// Device ids that may connect; empty: every verified vehicle.

@@ -62,6 +62,7 @@ impl Reloader {
                 current.clone_from(new);
             }
         }
+        self.current.listener = self.with_files_of(&new.listener);
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),
             ..new.queue
@@ -78,7 +79,7 @@ impl Reloader {
     pub fn files(&self) -> Vec<PathBuf> {
         let listener = &self.current.listener;
         let mut files = vec![listener.certificate.clone(), listener.private_key.clone()];
-        files.extend(listener.vehicle_ca.iter().cloned());
+        files.extend(listener.vehicle_ca.iter().chain(&listener.vehicle_crl).cloned());
         for destination in &self.current.destinations {
             let vins = &destination.delivery.vins;
             files.extend(
@@ -91,6 +92,17 @@ impl Reloader {
         files
     }
 
+    /// The listener in force, with another one's files.
+    fn with_files_of(&self, new: &config::Listener) -> config::Listener {
+        config::Listener {
+            certificate: new.certificate.clone(),
+            private_key: new.private_key.clone(),
+            vehicle_ca: new.vehicle_ca.clone(),
+            vehicle_crl: new.vehicle_crl.clone(),
+            ..self.current.listener.clone()
+        }
+    }
+
     /// Whether it is the destination that runs, so that only what it is sent can differ.
     fn stays(&self, new: &config::Destination) -> bool {
         let mut running = self.current.destinations.iter();
@@ -100,14 +112,8 @@ impl Reloader {
     /// Keys whose values differ and stay as they are until a restart.
     fn kept(&self, new: &Config) -> Vec<String> {
         let current = &self.current;
-        let listener = config::Listener {
-            certificate: current.listener.certificate.clone(),
-            private_key: current.listener.private_key.clone(),
-            vehicle_ca: current.listener.vehicle_ca.clone(),
-            ..new.listener.clone()
-        };
         let sections = [
-            ("listener", listener == current.listener),
+            ("listener", new.listener == self.with_files_of(&new.listener)),
             ("identity", new.identity == current.identity),
             ("queue.path", new.queue.path == current.queue.path),
             ("records", new.routes == current.routes),

@@ -10,6 +10,7 @@ mod heartbeat;
 mod http;
 mod rate;
 mod registry;
+mod revocation;
 mod server;
 mod session;
 pub mod tls;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,7 @@ use rustls::{InconsistentKeys, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
+use super::revocation::Revoked;
 use super::verifier::{Anchor, UnusableAnchor, VehicleVerifier};
 use crate::config;
 
@@ -66,16 +67,16 @@ pub enum TlsError {
 }
 
 #[derive(Default)]
-struct Findings {
-    good: Vec<String>,
-    warnings: Vec<String>,
+pub(super) struct Findings {
+    pub(super) good: Vec<String>,
+    pub(super) warnings: Vec<String>,
     outdated: Vec<String>,
     faults: Vec<String>,
 }
 
 impl Findings {
     /// Notes a fault, so that reading can go on with the next file.
-    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
         result.map_err(|fault| self.faults.push(fault)).ok()
     }
 }
@@ -85,7 +86,7 @@ pub fn load(config: &config::Listener) -> Result<Loaded, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut findings = Findings::default();
     let key = server_key(config, &provider, &mut findings);
-    let verifier = vehicle_verifier(&config.vehicle_ca, &provider, &mut findings);
+    let verifier = vehicle_verifier(config, &provider, &mut findings);
     let public_key = config.public_key.as_deref().map(|path| public_key(path, &mut findings));
     let (Some(key), Some(verifier), [], public_key) = (key, verifier, &*findings.faults, public_key.flatten()) else {
         return Err(TlsError::Files([findings.faults, findings.outdated].concat()));
@@ -206,7 +207,13 @@ fn look_at_chain(path: &Path, chain: &[CertificateDer<'_>], findings: &mut Findi
     Ok(())
 }
 
-fn vehicle_verifier(paths: &[PathBuf], provider: &CryptoProvider, findings: &mut Findings) -> Option<VehicleVerifier> {
+fn vehicle_verifier(
+    config: &config::Listener,
+    provider: &CryptoProvider,
+    findings: &mut Findings,
+) -> Option<VehicleVerifier> {
+    let paths = &config.vehicle_ca;
+    let revoked = Revoked::load(&config.vehicle_crl, findings);
     let mut anchors = Vec::new();
     let mut unusable = Vec::new();
     let mut outside_validity = 0;
@@ -256,7 +263,8 @@ fn vehicle_verifier(paths: &[PathBuf], provider: &CryptoProvider, findings: &mut
     }
     let unusable = unusable.iter().map(|reason| format!("{VEHICLE_CA}: {reason}"));
     findings.warnings.extend(unusable);
-    (!anchors.is_empty()).then(|| VehicleVerifier::new(anchors, provider.signature_verification_algorithms))
+    let revoked = revoked?;
+    (!anchors.is_empty()).then(|| VehicleVerifier::new(anchors, revoked, provider.signature_verification_algorithms))
 }
 
 fn public_key(path: &Path, findings: &mut Findings) -> Option<Bytes> {
@@ -292,7 +300,7 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::NotFound => "put the file there, or name the one that there is",
@@ -304,7 +312,7 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Why something with this validity is not valid now, if it is not.
-fn outside(not_before: ASN1Time, not_after: ASN1Time) -> Option<String> {
+pub(super) fn outside(not_before: ASN1Time, not_after: ASN1Time) -> Option<String> {
     let now = now();
     let (from, to) = (date(not_before), date(not_after));
     if now > not_after.timestamp() {

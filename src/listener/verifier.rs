@@ -19,6 +19,8 @@ use webpki::{
 };
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
+use super::revocation::Revoked;
+
 /// Content octets of 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 2]);
 /// Content octets of 2.5.29.37.0.
@@ -95,11 +97,12 @@ pub(super) struct VehicleVerifier {
     anchors: Vec<TrustAnchor<'static>>,
     /// When each of `anchors` is valid, by the same index.
     validities: Vec<(UnixTime, UnixTime)>,
+    revoked: Revoked,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl VehicleVerifier {
-    pub(super) fn new(anchors: Vec<Anchor>, algorithms: WebPkiSupportedAlgorithms) -> Self {
+    pub(super) fn new(anchors: Vec<Anchor>, revoked: Revoked, algorithms: WebPkiSupportedAlgorithms) -> Self {
         let (anchors, validities) = anchors
             .into_iter()
             .map(|anchor| (anchor.anchor, (unix(anchor.not_before), unix(anchor.not_after))))
@@ -107,6 +110,7 @@ impl VehicleVerifier {
         Self {
             anchors,
             validities,
+            revoked,
             algorithms,
         }
     }
@@ -162,16 +166,19 @@ impl ClientCertVerifier for VehicleVerifier {
         };
         let leaf = EndEntityCert::try_from(end_entity).map_err(refusal)?;
         let check_anchor = |path: &VerifiedPath<'_>| self.check_anchor(path, now);
-        leaf.verify_for_usage(
-            self.algorithms.all,
-            &self.anchors,
-            intermediates,
-            now,
-            ClientUsage,
-            None,
-            Some(&check_anchor),
-        )
-        .map_err(refusal)?;
+        let verified = self.revoked.with(|revocation| {
+            leaf.verify_for_usage(
+                self.algorithms.all,
+                &self.anchors,
+                intermediates,
+                now,
+                ClientUsage,
+                revocation,
+                Some(&check_anchor),
+            )
+            .map(drop)
+        });
+        verified.map_err(refusal)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -229,6 +236,10 @@ fn name_certificate(leaf: &CertificateDer<'_>, error: &webpki::Error) {
         webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
             "renew it, and check the clock of this machine"
         }
+        webpki::Error::InvalidSignatureForPublicKey => {
+            "listener.vehicle_ca has another authority of that name; if it is a vehicle's, add the one that signed it"
+        }
+        webpki::Error::CertRevoked => "its authority has revoked it (listener.vehicle_crl)",
         webpki::Error::RequiredEkuNotFoundContext(_) => "it is not made for clients (extended key usage clientAuth)",
         _ => "it cannot be used",
     };

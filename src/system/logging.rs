@@ -1,9 +1,16 @@
-//! Log events: to the journal with their fields when standard error goes there, else as text to standard error.
+//! Log events: to the journal with their fields when standard error goes there, else as text to standard error. What
+//! repeats itself is summed up.
+
+use std::sync::LazyLock;
 
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use super::burst::Burst;
+
+static BURST: LazyLock<Burst> = LazyLock::new(Burst::default);
 
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +35,7 @@ pub fn check(level: &str) -> Result<(), LoggingError> {
 /// Starts logging for the whole process.
 pub fn start(level: &str) -> Result<(), LoggingError> {
     let filter = filter(level)?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(&*BURST);
     match journal() {
         Some(journal) => registry.with(journal).try_init()?,
         None => {
@@ -40,6 +47,11 @@ pub fn start(level: &str) -> Result<(), LoggingError> {
         }
     }
     Ok(())
+}
+
+/// Tells what was left out because it repeats itself, for ever.
+pub async fn sum_up() {
+    BURST.tell().await;
 }
 
 /// systemd sets `JOURNAL_STREAM` to the device and inode of a service's standard error when that is the journal's. A

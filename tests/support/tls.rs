@@ -46,6 +46,7 @@ impl Gateway {
             certificate: dir.path().join("server.pem"),
             private_key: dir.path().join("server.key"),
             vehicle_ca: vec![dir.path().join("vehicle-ca.pem")],
+            vehicle_crl: Vec::new(),
             public_key: None,
             allow_vins: BTreeSet::new(),
             messages_per_second: 100,
