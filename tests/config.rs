@@ -194,6 +194,18 @@ fn relative_paths_start_at_the_configuration_file() {
 }
 
 #[test]
+fn a_credential_is_found_where_systemd_puts_it() {
+    let config = with("\"tls/server.key\"", "\"credential:key\"");
+    let expected = "/run/credentials/waystation.service/key";
+    assert_eq!(config.listener.private_key, Path::new(expected));
+    assert_eq!(
+        said("\"tls/server.key\"", "\"credential:a/b\""),
+        "config.toml:4: listener.private_key: \"credential:a/b\" is not a credential; write \"credential:NAME\", with the name \
+         in LoadCredential=NAME:FILE"
+    );
+}
+
+#[test]
 fn record_types_are_routed_by_name_and_the_rest_by_the_star() {
     let routes = with("V = ", "errors = []\nV = ").routes;
     assert_eq!(routes.destinations("V").collect::<Vec<_>>(), ["cloud", "home"]);

@@ -104,9 +104,23 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
 #[derive(Clone, Copy)]
 pub(super) struct Base<'p>(&'p Path);
 
+/// What a path begins with that is the name of a credential which systemd hands to the service (`LoadCredential=`).
+const CREDENTIAL: &str = "credential:";
+/// Where systemd puts those of the service, for commands that are run beside it.
+const SERVICES_CREDENTIALS: &str = "/run/credentials/waystation.service";
+
 impl Base<'_> {
     pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
-        field.text().map(|text| self.0.join(text))
+        let text = field.text()?;
+        let Some(name) = text.strip_prefix(CREDENTIAL) else {
+            return Some(self.0.join(text));
+        };
+        if name.is_empty() || name.contains('/') {
+            field.refuse("is not a credential; write \"credential:NAME\", with the name in LoadCredential=NAME:FILE");
+            return None;
+        }
+        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").unwrap_or_else(|| SERVICES_CREDENTIALS.into());
+        Some(Path::new(&folder).join(name))
     }
 }
 
