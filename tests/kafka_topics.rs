@@ -83,7 +83,9 @@ fn records_wait_for_a_topic_that_does_not_exist_and_none_overtakes_another() {
     let tallies = drive(&daemon);
     wait_for("it says what to do", LONG, || {
         let error = daemon.last_error("cloud");
-        error.is_some_and(|error| error.contains("missing_alerts; create the topic"))
+        error.is_some_and(|error| {
+            error.contains("delivery to missing_alerts failed") && error.contains("create the topic")
+        })
     });
     assert!(!daemon.connected("cloud"));
     let tried = daemon.figure("cloud", "failures");
@@ -111,7 +113,7 @@ fn a_record_above_the_topics_limit_is_a_dead_letter_and_the_rest_goes_on_in_orde
     assert!(
         daemon
             .log()
-            .contains("larger than the broker takes (max.message.bytes of the topic)")
+            .contains("larger than the broker takes (max.message.bytes of the topic limited_V)")
     );
     let mut messages = Vec::new();
     wait_for("the others have been read", LONG, || {

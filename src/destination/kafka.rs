@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::kafka_client::{Context, Report, Said, Settings, outcome};
+use super::kafka_client::{Context, Report, Said, Settings};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
@@ -158,10 +158,9 @@ impl Session for Producing {
                 let mut news = News::default();
                 for report in reports {
                     match report {
-                        Report::Delivery { number, bytes, result } => {
+                        Report::Delivery { number, bytes, outcome } => {
                             self.records -= 1;
                             self.bytes -= bytes;
-                            let outcome = outcome(result);
                             if outcome == Outcome::Delivered {
                                 (self.heard_at, self.trouble) = (Instant::now(), false);
                                 news.trouble = None;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, ProducerContext};
 use tokio::sync::mpsc;
 
@@ -113,7 +113,7 @@ pub(super) enum Report {
     Delivery {
         number: u64,
         bytes: usize,
-        result: Result<(), KafkaError>,
+        outcome: Outcome,
     },
     /// The producer is of no more use.
     Fatal(String),
@@ -241,11 +241,11 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
         let (number, bytes) = *opaque;
-        let result = match result {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.clone()),
+        let outcome = match result {
+            Ok(_) => Outcome::Delivered,
+            Err((error, message)) => not_delivered(error, message.topic()),
         };
-        if result.is_ok() {
+        if outcome == Outcome::Delivered {
             let mut said = self.said.lock();
             if said.all_down {
                 *said = Spoken::default();
@@ -253,37 +253,31 @@ impl ProducerContext for Context {
                 *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Outage::default();
             }
         }
-        drop(self.reports.try_send(Report::Delivery { number, bytes, result }));
+        drop(self.reports.try_send(Report::Delivery { number, bytes, outcome }));
     }
 }
 
-/// What a delivery report means for its record.
-pub(super) fn outcome(result: Result<(), KafkaError>) -> Outcome {
-    match result {
-        Ok(()) => Outcome::Delivered,
-        Err(error) => match refused(&error) {
-            Some(reason) => Outcome::Refused(reason),
-            None => Outcome::Failed(with_advice(format!("delivery failed: {error}"))),
-        },
-    }
-}
-
-/// Errors that no later try can mend. Everything else is retried for ever: a topic that is missing can be made, a
-/// right that is missing can be given.
-fn refused(error: &KafkaError) -> Option<String> {
-    match error.rdkafka_error_code()? {
-        RDKafkaErrorCode::MessageSizeTooLarge => {
-            Some("larger than the broker takes (max.message.bytes of the topic)".to_owned())
+/// Errors that no later try can mend are refusals. Everything else is retried for ever: a topic that is missing can be
+/// made, a right that is missing can be given.
+fn not_delivered(error: &KafkaError, topic: &str) -> Outcome {
+    let said = match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            return Outcome::Refused(format!(
+                "larger than the broker takes (max.message.bytes of the topic {topic})"
+            ));
         }
-        code
-        @ (RDKafkaErrorCode::InvalidMessage | RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTopic
-        | RDKafkaErrorCode::InvalidTimestamp
-        // Only its company was refused: it is tried alone, and then taken.
-        | RDKafkaErrorCode::InvalidDifferentRecord) => {
-            Some(code.to_string())
-        }
-        _ => None,
-    }
+        Some(
+            code @ (RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::InvalidTimestamp
+            // Only its company was refused: it is tried alone, and then taken.
+            | RDKafkaErrorCode::InvalidDifferentRecord),
+        ) => return Outcome::Refused(code.to_string()),
+        Some(code) => code.to_string(),
+        None => error.to_string(),
+    };
+    Outcome::Failed(with_advice(format!("delivery to {topic} failed: {said}")))
 }
 
 /// What a person can do about it, where librdkafka does not say so itself. It has codes for deliveries, and only words

@@ -142,7 +142,7 @@ impl Cluster {
     /// Lets `guest` write to all topics that begin so, with Kafka's own command.
     pub(crate) fn let_guest_write(&self, prefix: &str) {
         let added = java("256m")
-            .args(["kafka.admin.AclCommand", "--bootstrap-server", &self.plain()])
+            .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.plain()])
             .args(["--add", "--allow-principal", "User:guest", "--operation", "Write"])
             .args(["--topic", prefix, "--resource-pattern-type", "prefixed"])
             .output()
