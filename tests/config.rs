@@ -527,6 +527,9 @@ fn every_property_that_would_break_a_promise_is_refused_with_the_reason() {
         "dr_msg_cb",
         "queue.buffering.max.messages",
         "queue.buffering.max.kbytes",
+        "queuing.strategy",
+        "enabled_events",
+        "log.queue",
     ] {
         let said = said("{ \"bootstrap", &format!("{{ \"{name}\" = \"1\", \"bootstrap"));
         assert!(

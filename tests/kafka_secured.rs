@@ -32,7 +32,7 @@ const TOTAL: usize = VEHICLES * RECORDS as usize;
 /// Never dropped: the broker ends with this program.
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::single);
 
-/// A gateway with these properties and lines beside them; `{port}` of a listener is the caller's to write.
+/// A gateway with these properties, and these lines beside them.
 fn configured(namespace: &str, properties: &str, more: &str) -> Daemon {
     let daemon = Daemon::new(
         VEHICLES,
@@ -141,7 +141,7 @@ fn a_broker_that_is_not_trusted_gets_nothing_until_its_authority_is_there() {
     std::fs::write(daemon.path("brokers.pem"), authority("Others").certificate.pem()).unwrap();
     daemon.start();
     let tallies = drive(&daemon);
-    wait_error(&daemon, "check ssl.ca.location");
+    wait_error(&daemon, "verify that ssl.ca.location is correctly configured");
     std::fs::write(daemon.path("brokers.pem"), CLUSTER.brokers.certificate.pem()).unwrap();
     assert_delivered(&daemon, "untrusted", &tallies);
 }
@@ -153,7 +153,7 @@ fn a_broker_with_another_name_gets_nothing_until_it_is_called_by_its_own() {
     daemon.edit("\"localhost:", "\"127.0.0.1:");
     daemon.start();
     let tallies = drive(&daemon);
-    wait_error(&daemon, "bootstrap.servers");
+    wait_error(&daemon, "the certificate is not for the name in bootstrap.servers");
     daemon.terminate();
     daemon.edit(
         &format!("\"127.0.0.1:{}", CLUSTER.nodes[0].secured),

@@ -70,7 +70,7 @@ const KEPT_PROPERTIES: &[(&[&str], &str)] = &[
             "api.version.fallback.ms",
             "broker.version.fallback",
         ],
-        "with a guess at what the broker can do, records could go without the header that they are deduplicated by",
+        "the gateway needs brokers with headers and idempotence, and librdkafka has to ask them for it",
     ),
 ];
 

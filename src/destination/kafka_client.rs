@@ -122,7 +122,7 @@ pub(super) enum Report {
 }
 
 /// librdkafka repeats itself on every try, and every session begins with the same: what has been said is not said again
-/// until the outage is over.
+/// until the outage is over, or much else has been said.
 #[derive(Default)]
 pub(super) struct Said(Mutex<Spoken>);
 
@@ -174,7 +174,10 @@ impl Context {
 
     fn first_time(&self, reason: &str) -> bool {
         let mut said = self.said.lock();
-        said.words.len() < TROUBLES && said.words.insert(reason.to_owned())
+        if said.words.len() >= TROUBLES {
+            said.words.clear();
+        }
+        said.words.insert(reason.to_owned())
     }
 }
 
@@ -301,12 +304,12 @@ fn with_advice(reason: String) -> String {
             "give this client the right to write to the topic",
         ),
         (
-            "uthentication",
+            "SASL authentication error",
             "check sasl.username, the password and sasl.mechanism, and the broker's users",
         ),
         (
             "certificate verify failed",
-            "check ssl.ca.location, and that bootstrap.servers has the name in the broker's certificate",
+            "or the certificate is not for the name in bootstrap.servers, or in the broker's advertised.listeners",
         ),
     ];
     match ADVICE.iter().find(|(words, _)| reason.contains(words)) {

@@ -21,8 +21,8 @@ use crate::daemon::{alone, free_port, require, signal, wait_for};
 
 const JAVA: &str = "apt-get install -y --no-install-recommends default-jre-headless";
 const SETPRIV: &str = "apt-get install -y util-linux";
-const JARS: &str = "scripts/test.sh copies Kafka's jars there; by hand: mvn -q -f tests/kafka/pom.xml \
-                    dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$PWD/target/kafka-libs";
+const JARS: &str = "mvn -q -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+                    -DoutputDirectory=$PWD/target/kafka-libs";
 const READY: Duration = Duration::from_secs(90);
 const CLUSTER: &str = "d2F5c3RhdGlvbi10ZXN0cw";
 /// Everything that gateways of these tests send.
@@ -299,7 +299,11 @@ fn java(heap: &str) -> Command {
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().starts_with("kafka_"))
     });
-    assert!(there, "{} is empty: {JARS}", libraries.display());
+    assert!(
+        there,
+        "Kafka's jars are missing in {}; copy them: {JARS}",
+        libraries.display()
+    );
     let mut command = alone(&require("setpriv", SETPRIV));
     command
         .args(["--pdeathsig", "KILL", "--"])
