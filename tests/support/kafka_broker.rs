@@ -29,8 +29,34 @@ const CLUSTER: &str = "d2F5c3RhdGlvbi10ZXN0cw";
 pub(crate) const TYPES: [&str; 4] = ["V", "alerts", "errors", "connectivity"];
 const PARTITIONS: i32 = 4;
 
-/// Where brokers are the same as the certificate says, and how clients show who they are: `gateway` may do everything,
-/// `guest` nothing. Both are known to PLAIN and SCRAM with the password `right`; certificates by their common name.
+/// What all nodes have in common; `DIR` is a node's directory.
+const PROPERTIES: &str = r#"
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:gateway;User:CN=gateway
+ssl.keystore.type=PEM
+ssl.keystore.location=DIR/server.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=DIR/clients.pem
+listener.name.ssl.ssl.client.auth=required
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_gateway="right" user_guest="right";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+log.dirs=DIR/data
+auto.create.topics.enable=false
+num.network.threads=2
+num.io.threads=2
+log.cleaner.enable=false
+# A killed broker's partitions get another leader after this.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+"#;
+
+/// Brokers and the authorities of their certificates and their clients'. The user `gateway` may do everything, `guest`
+/// nothing; both have the password `right`, and a client's certificate says by its common name who it is.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) brokers: Authority,
@@ -154,46 +180,20 @@ impl Cluster {
 impl Node {
     /// Formats its directory. Node 0 is the controller.
     fn new(id: usize, roles: &str, controller: u16) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = directory();
         let serves = roles.contains("broker");
         let [plain, secured, certified] = [(); 3].map(|()| free_port());
-        let mut listeners = Vec::new();
-        if roles.contains("controller") {
-            listeners.push(format!("CONTROLLER://127.0.0.1:{controller}"));
-        }
-        let serving = [
-            format!("PLAINTEXT://127.0.0.1:{plain}"),
-            format!("SASL_SSL://localhost:{secured}"),
-            format!("SSL://localhost:{certified}"),
-        ];
-        let advertised = if serves { serving.join(",") } else { String::new() };
-        if serves {
-            listeners.extend(serving);
-        }
-        let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
-        let lines = [
-            format!("process.roles={roles}\nnode.id={id}"),
-            format!("controller.quorum.voters=0@127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER"),
-            format!("listeners={}", listeners.join(",")),
-            if serves { format!("advertised.listeners={advertised}\ninter.broker.listener.name=PLAINTEXT") } else { String::new() },
-            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL".to_owned(),
-            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
-            "super.users=User:ANONYMOUS;User:gateway;User:CN=gateway".to_owned(),
-            "ssl.keystore.type=PEM\nssl.keystore.location=DIR/server.pem".to_owned(),
-            "ssl.truststore.type=PEM\nssl.truststore.location=DIR/clients.pem".to_owned(),
-            "listener.name.ssl.ssl.client.auth=required".to_owned(),
-            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
-            "listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule \
-             required user_gateway=\"right\" user_guest=\"right\";".to_owned(),
-            format!("listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={scram}"),
-            format!("listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram}"),
-            "log.dirs=DIR/data\nauto.create.topics.enable=false\nnum.network.threads=2\nnum.io.threads=2".to_owned(),
-            "offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1".to_owned(),
-            "share.coordinator.state.topic.replication.factor=1\nlog.cleaner.enable=false".to_owned(),
-            // A killed broker's partitions get another leader after this.
-            "broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500".to_owned(),
-        ];
-        let config = lines.join("\n").replace("DIR", &dir.path().display().to_string());
+        let serving =
+            format!("PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secured},SSL://localhost:{certified}");
+        let of_controller = format!("CONTROLLER://127.0.0.1:{controller}");
+        let listeners = match roles {
+            "controller" => format!("listeners={of_controller}"),
+            "broker" => format!("listeners={serving}\nadvertised.listeners={serving}"),
+            _ => format!("listeners={of_controller},{serving}\nadvertised.listeners={serving}"),
+        };
+        let voters = format!("controller.quorum.voters=0@127.0.0.1:{controller}");
+        let config = format!("process.roles={roles}\nnode.id={id}\n{voters}\n{listeners}\n{PROPERTIES}");
+        let config = config.replace("DIR", &dir.path().display().to_string());
         fs::write(dir.path().join("server.properties"), config).unwrap();
         let scram = |kind: &str, user: &str| format!("SCRAM-SHA-{kind}=[name={user},password=right]");
         let mut format = java("128m");
@@ -332,6 +332,22 @@ fn spawn(command: Command) -> Child {
     let (done, made) = mpsc::channel();
     PARENT.send((command, done)).unwrap();
     made.recv().unwrap().unwrap()
+}
+
+/// A directory below `target/tmp`. A broker that lives as long as its test program leaves its own behind, for the next
+/// one to remove.
+fn directory() -> tempfile::TempDir {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in fs::read_dir(parent).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("kafka-").and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another test program may be at it too.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+    let prefix = format!("kafka-{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).unwrap()
 }
 
 fn server_certificate(authority: &Authority, name: &str) -> Shown {
