@@ -88,6 +88,14 @@ fn every_default_that_the_example_shows_is_the_default() {
         "oids",
         "username",
         "password_file",
+        "key_password_file",
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.username",
+        "ssl.ca.location",
+        "ssl.certificate.location",
+        "ssl.key.location",
+        "compression.type",
         "client_id",
         "max_packet_size",
         "ca",
@@ -133,6 +141,8 @@ fn everything_shown_in_the_example_is_allowed_when_uncommented() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("/etc/waystation/mqtt-password", "secret")
+        .replace("/etc/waystation/kafka-password", "secret")
+        .replace("/etc/waystation/kafka-key-password", "secret")
         .replace("/etc/waystation/zmq-server-key", "zmq-key");
     let config = parse(&text, &dir.path().join("config.toml")).unwrap();
     assert_eq!(

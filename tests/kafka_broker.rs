@@ -106,11 +106,11 @@ fn a_broker_that_hangs_is_not_taken_for_one_that_works() {
 
 #[test]
 fn a_leader_that_is_killed_under_load_is_followed_by_another_and_nothing_is_lost_or_swapped() {
-    const RECORDS: u64 = 1_500;
+    const RECORDS: u64 = 1_400;
     let mut cluster = Cluster::pair();
     cluster.create_replicated("fleet", &TYPES);
     let daemon = configured(&cluster);
-    let fleet = daemon.drive(VEHICLES, RECORDS, 30.0, &Arc::new(Live::default()));
+    let fleet = daemon.drive(VEHICLES, RECORDS, 40.0, &Arc::new(Live::default()));
     wait_confirmed(&daemon, 2_000);
     cluster.nodes[1].kill_9();
     // Broker 2 leads now, with nobody to follow it; then broker 1 comes back and broker 2 goes.
