@@ -24,6 +24,26 @@ const VEHICLES: usize = 10;
 const LONG: Duration = Duration::from_secs(120);
 
 fn configured(cluster: &Cluster) -> Daemon {
+    with_properties(cluster, &format!("bootstrap.servers = \"{}\"", cluster.plain()))
+}
+
+/// Over TLS, and with a name and a password.
+fn secured(cluster: &Cluster) -> Daemon {
+    let properties = format!(
+        r#"
+            bootstrap.servers = "localhost:{}"
+            security.protocol = "sasl_ssl"
+            ssl.ca.location = "brokers.pem"
+            sasl.mechanism = "SCRAM-SHA-512"
+            sasl.username = "gateway"
+            sasl.password = "right"
+            "#,
+        cluster.nodes[0].secured
+    );
+    with_properties(cluster, &properties)
+}
+
+fn with_properties(cluster: &Cluster, properties: &str) -> Daemon {
     let mut daemon = Daemon::new(
         VEHICLES,
         "",
@@ -34,11 +54,13 @@ fn configured(cluster: &Cluster) -> Daemon {
             [destinations.cloud]
             type = "kafka"
             namespace = "fleet"
-            properties = {{ "bootstrap.servers" = "{}", "reconnect.backoff.max.ms" = 1000 }}
-            "#,
-            cluster.plain()
+            [destinations.cloud.properties]
+            reconnect.backoff.max.ms = 1000
+            {properties}
+            "#
         ),
     );
+    std::fs::write(daemon.path("brokers.pem"), cluster.brokers.certificate.pem()).unwrap();
     daemon.start();
     daemon
 }
@@ -59,6 +81,15 @@ fn wait_disconnected(daemon: &Daemon, words: &str) {
 
 #[test]
 fn a_broker_that_is_killed_twice_under_load_gets_everything_in_order() {
+    killed_twice(configured);
+}
+
+#[test]
+fn over_tls_and_with_a_password_too() {
+    killed_twice(secured);
+}
+
+fn killed_twice(configured: impl FnOnce(&Cluster) -> Daemon) {
     const RECORDS: u64 = 1_000;
     let mut cluster = Cluster::single();
     cluster.create_topics("fleet", &TYPES, &[]);
