@@ -89,6 +89,14 @@ fn every_default_that_the_example_shows_is_the_default() {
         "oids",
         "username",
         "password_file",
+        "key_password_file",
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.username",
+        "ssl.ca.location",
+        "ssl.certificate.location",
+        "ssl.key.location",
+        "compression.type",
         "client_id",
         "max_packet_size",
         "ca",
@@ -140,6 +148,8 @@ fn everything_shown_in_the_example_is_allowed_when_uncommented() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("/etc/waystation/mqtt-password", "secret")
+        .replace("/etc/waystation/kafka-password", "secret")
+        .replace("/etc/waystation/kafka-key-password", "secret")
         .replace("/etc/waystation/zmq-server-key", "zmq-key");
     let config = parse(&text, &dir.path().join("config.toml")).unwrap();
     assert_eq!(
@@ -546,6 +556,9 @@ fn every_property_that_would_break_a_promise_is_refused_with_the_reason() {
         "dr_msg_cb",
         "queue.buffering.max.messages",
         "queue.buffering.max.kbytes",
+        "queuing.strategy",
+        "enabled_events",
+        "log.queue",
     ] {
         let said = said("{ \"bootstrap", &format!("{{ \"{name}\" = \"1\", \"bootstrap"));
         assert!(

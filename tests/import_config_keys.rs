@@ -207,7 +207,7 @@ fn what_mqtt_does_otherwise_is_said() {
 #[test]
 fn properties_keep_their_text_and_those_that_are_refused_are_named() {
     let (config, imported) = with(json!({ "kafka": {
-        "linger.ms": 0.5, "batch.size": 1e6, "statistics.interval.ms": 0, "api.version.request": false,
+        "linger.ms": 0.5, "batch.size": 1e6, "statistics.interval.ms": 0, "socket.keepalive.enable": false,
         "client.id": "a\u{7f}\n\"b\"", "default.topic.config": { "acks": 1 }, "nothing": null, "retries": 3,
     } }));
     let properties = &kafka(&config).properties;
@@ -215,7 +215,7 @@ fn properties_keep_their_text_and_those_that_are_refused_are_named() {
         ("linger.ms", "0.5"),
         ("batch.size", "1000000"),
         ("statistics.interval.ms", "0"),
-        ("api.version.request", "false"),
+        ("socket.keepalive.enable", "false"),
         ("client.id", "a\u{7f}\n\"b\""),
     ] {
         assert_eq!(properties[name], value, "{name}");

@@ -3,9 +3,8 @@
 //! Invariant: no setting gets through that would have a destination report a record as delivered that is not, let one
 //! overtake another, or give up on one.
 
-use std::collections::BTreeMap;
-
 use super::checked::Base;
+use super::kafka_properties;
 use super::mqtt;
 use super::nearest::nearest;
 use super::reader::{Field, Table};
@@ -14,52 +13,6 @@ use super::{Destination, DestinationKind, Kafka, Log, MqttLayout, delivery};
 
 const KINDS: [&str; 4] = ["kafka", "log", "mqtt", "zmq"];
 const CHOOSE: &str = "write \"kafka\", \"mqtt\", \"zmq\" or \"log\"";
-
-/// librdkafka properties that are not the user's to set, and why.
-const KEPT_PROPERTIES: &[(&[&str], &str)] = &[
-    (
-        &["acks", "request.required.acks"],
-        "the gateway always waits for all in-sync replicas; a record acknowledged by fewer could be lost",
-    ),
-    (
-        &["enable.idempotence"],
-        "the gateway always produces idempotently; without it records could be doubled or swapped",
-    ),
-    (
-        &["message.timeout.ms", "delivery.timeout.ms"],
-        "the gateway never gives up on a record; a time limit would",
-    ),
-    (
-        &["retries", "message.send.max.retries"],
-        "the gateway retries for ever; a limit would give up on records",
-    ),
-    (
-        &["transactional.id"],
-        "the gateway does not use transactions; its deduplication id is in the record's headers",
-    ),
-    (
-        &["enable.gapless.guarantee"],
-        "the gateway always keeps it on; without it records could overtake one that is refused",
-    ),
-    (
-        &["delivery.report.only.error", "dr_cb", "dr_msg_cb"],
-        "the gateway needs every delivery report; a record counts as delivered only by its own",
-    ),
-    (
-        &["queue.buffering.max.messages", "queue.buffering.max.kbytes"],
-        "the gateway bounds what is in flight itself",
-    ),
-];
-
-/// Partitioners under which a vehicle's records stay together, and so in order.
-const KEYED_PARTITIONERS: [&str; 6] = [
-    "consistent",
-    "consistent_random",
-    "murmur2",
-    "murmur2_random",
-    "fnv1a",
-    "fnv1a_random",
-];
 
 /// Every destination, by name; none of them if one is wrong.
 pub(super) fn read(section: &Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Vec<Destination>> {
@@ -84,7 +37,7 @@ fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec
     let kind = table.required("type", CHOOSE)?;
     let required = table.field("required").map(|field| field.boolean());
     let (kind, lossless) = match kind.string()? {
-        "kafka" => (kafka(&table).map(DestinationKind::Kafka), true),
+        "kafka" => (kafka(name, &table, base, warnings).map(DestinationKind::Kafka), true),
         "mqtt" => (
             mqtt::mqtt(name, &table, base, warnings).map(DestinationKind::Mqtt),
             true,
@@ -118,21 +71,17 @@ fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec
     .filter(|_| usable)
 }
 
-fn kafka(table: &Table<'_>) -> Option<Kafka> {
+fn kafka(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Kafka> {
     let namespace = table.required("namespace", "topics are named {namespace}_{record type}");
     let namespace = namespace.and_then(|field| topic_namespace(&field));
+    let secrets = ["password_file", "key_password_file"].map(|key| table.field(key));
     let field = table.required("properties", "write at least { \"bootstrap.servers\" = \"HOST:PORT\" }")?;
-    let mut properties = BTreeMap::new();
-    for (name, value, property) in field.flattened() {
-        check_property(&name, &value, &property);
-        properties.insert(name, value);
-    }
-    if properties.get("bootstrap.servers").is_none_or(String::is_empty) {
-        field.mistake("\"bootstrap.servers\" is missing; name the brokers, for example \"kafka.example.com:9092\"");
-    }
+    let properties = kafka_properties::read(name, &field, base, warnings);
+    let secret_files = kafka_properties::secret_files(secrets, &properties, base);
     Some(Kafka {
         namespace: namespace?,
         properties,
+        secret_files: secret_files?,
     })
 }
 
@@ -147,26 +96,6 @@ pub(super) fn topic_namespace(field: &Field<'_>) -> Option<String> {
         field.refuse("cannot begin a topic; write at most 180 of the characters a-z A-Z 0-9 _ - .");
     }
     Some(namespace.to_owned()).filter(|_| usable)
-}
-
-fn check_property(name: &str, value: &str, property: &Field<'_>) {
-    if let Some((_, reason)) = KEPT_PROPERTIES.iter().find(|(names, _)| names.contains(&name)) {
-        property.refuse(format_args!("is not allowed: {reason}; remove it"));
-    }
-    match name {
-        "max.in.flight" | "max.in.flight.requests.per.connection"
-            if !value.parse().is_ok_and(|requests: u32| (1..=5).contains(&requests)) =>
-        {
-            property
-                .refuse("is not allowed: with more than 5 requests in flight records could be swapped; write 1 to 5");
-        }
-        "partitioner" if !KEYED_PARTITIONERS.contains(&value) => property.refuse(format_args!(
-            "is not allowed: it would scatter a vehicle's records over partitions; write one of {}",
-            KEYED_PARTITIONERS.join(", ")
-        )),
-        "metadata.broker.list" => property.refuse("is not allowed under this name; write it as \"bootstrap.servers\""),
-        _ => {}
-    }
 }
 
 fn log(table: &Table<'_>, base: Base<'_>) -> Option<Log> {

@@ -6,10 +6,12 @@ mod checked;
 mod delivery;
 mod destinations;
 mod identities;
+pub(crate) mod kafka_properties;
 mod mqtt;
 mod nearest;
 mod reader;
 mod redacted;
+pub(crate) mod secret;
 mod units;
 mod zmq;
 
@@ -167,6 +169,8 @@ pub struct Kafka {
     pub namespace: String,
     /// librdkafka properties, by their own names; those that would break a promise are not among them.
     pub properties: BTreeMap<String, String>,
+    /// Properties whose values are secrets that stand in files; each session reads them anew.
+    pub secret_files: BTreeMap<String, PathBuf>,
 }
 
 /// A ZMQ socket that publishes.

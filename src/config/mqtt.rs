@@ -3,13 +3,14 @@
 //! Invariant: with any setting but `qos = 0`, about which there is a warning, a record counts as delivered only when the
 //! broker has confirmed it; and no key is taken that would have no effect.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
 use super::checked::{Base, or};
 use super::reader::{Field, Table};
+use super::secret;
 use super::{Destination, DestinationKind};
 
 /// An MQTT broker.
@@ -323,27 +324,11 @@ fn credentials(table: &Table<'_>, base: Base<'_>) -> Option<Option<(String, Stri
     }
     let password = match (&password, &file) {
         (Some(field), _) => field.secret(),
-        (None, Some(field)) => base.path(field).and_then(|path| password_of(field, &path)),
+        (None, Some(field)) => base.path(field).and_then(|path| secret::checked(field, &path)),
         (None, None) => Some(String::new()),
     };
     match username {
         Some(field) => Some(Some((field.text()?.to_owned(), password?))),
         None => password.map(|_| None),
-    }
-}
-
-fn password_of(field: &Field<'_>, path: &Path) -> Option<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let line = text.strip_suffix('\n').unwrap_or(&text);
-            Some(line.strip_suffix('\r').unwrap_or(line).to_owned())
-        }
-        Err(error) => {
-            field.mistake(format_args!(
-                "cannot read {}: {error}; write the password into it, and let the gateway read it",
-                path.display()
-            ));
-            None
-        }
     }
 }

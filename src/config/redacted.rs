@@ -21,6 +21,7 @@ impl fmt::Debug for Kafka {
         f.debug_struct("Kafka")
             .field("namespace", &self.namespace)
             .field("properties", &properties)
+            .field("secret_files", &self.secret_files)
             .finish()
     }
 }

@@ -4,20 +4,18 @@
 //! and sends nothing more once a record is refused; the report of that record ends the session, and dropping the
 //! producer purges what it still holds, so no record overtakes another.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::kafka_client::{Context, Report, Said, Settings};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
@@ -26,44 +24,28 @@ use crate::queue::Queued;
 pub struct Kafka {
     name: String,
     namespace: String,
-    client: ClientConfig,
+    client: Settings,
+    said: Arc<Said>,
 }
 
 /// Records and bytes in flight.
-const WINDOW_RECORDS: usize = 10_000;
-const WINDOW_BYTES: usize = 8 << 20;
+pub(super) const WINDOW_RECORDS: usize = 10_000;
+pub(super) const WINDOW_BYTES: usize = 8 << 20;
+/// So long nothing of what is in flight is confirmed before that is told. librdkafka's own word comes with its timeout,
+/// after a minute, and a broker that hangs keeps its connections.
+const SILENCE: Duration = Duration::from_secs(15);
 /// After a fatal error librdkafka still reports the records that caused it, at once, and leaves others without a report.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
-/// Different troubles that are told in one outage.
-const TROUBLES: usize = 16;
 
 impl Kafka {
-    /// A cluster as configured; the properties are checked by librdkafka itself.
+    /// A cluster as configured; what librdkafka itself refuses is an error here and not in the first session.
     pub fn new(name: &str, config: &config::Kafka) -> Result<Self, String> {
-        let mut client = ClientConfig::new();
-        // Room for the largest record with its headers; what the broker takes is its own business.
-        client.set("message.max.bytes", "1100000");
-        client.set("linger.ms", "5");
-        for (key, value) in &config.properties {
-            client.set(key, value);
-        }
-        client.set("enable.idempotence", "true");
-        client.set("acks", "all");
-        // Behind a batch that the broker refuses, the next one of the partition would overtake what is innocent in it.
-        client.set("enable.gapless.guarantee", "true");
-        // For ever: what is not delivered is kept in the queue, and only the broker's word ends a try.
-        client.set("message.timeout.ms", "0");
-        // The window above is the bound.
-        client.set("queue.buffering.max.messages", (2 * WINDOW_RECORDS).to_string());
-        client.set("queue.buffering.max.kbytes", (4 * WINDOW_BYTES / 1024).to_string());
-        if !config.properties.contains_key("log_level") {
-            client.set_log_level(RDKafkaLogLevel::Warning);
-        }
-        client.create_native_config().map_err(|error| error.to_string())?;
+        let client = Settings::new(config)?;
         Ok(Self {
             name: name.to_owned(),
             namespace: config.namespace.clone(),
             client,
+            said: Arc::default(),
         })
     }
 }
@@ -73,13 +55,9 @@ impl Destination for Kafka {
         Box::pin(async move {
             // A report for every record in flight, and the troubles beside them.
             let (reports, heard) = mpsc::channel(2 * WINDOW_RECORDS);
-            let context = Context {
-                destination: self.name.clone(),
-                reports,
-                outage: Mutex::default(),
-            };
-            let producer = self
-                .client
+            let context = Context::new(&self.name, reports, Arc::clone(&self.said));
+            let client = self.client.with_secrets().map_err(SessionError)?;
+            let producer = client
                 .create_with_context(context)
                 .map_err(|error| SessionError(format!("cannot make a producer: {error}")))?;
             let session: Box<dyn Session> = Box::new(Producing {
@@ -89,98 +67,11 @@ impl Destination for Kafka {
                 fatal: None,
                 records: 0,
                 bytes: 0,
+                heard_at: Instant::now(),
+                trouble: false,
             });
             Ok(session)
         })
-    }
-}
-
-struct Context {
-    destination: String,
-    reports: mpsc::Sender<Report>,
-    outage: Mutex<Outage>,
-}
-
-enum Report {
-    Delivery {
-        number: u64,
-        bytes: usize,
-        result: Result<(), KafkaError>,
-    },
-    /// The producer is of no more use.
-    Fatal(String),
-    /// No broker can be reached; the producer tries on.
-    Trouble(String),
-}
-
-/// librdkafka repeats itself on every try: what has been said is not said again until the outage is over.
-#[derive(Default)]
-struct Outage {
-    said: BTreeSet<String>,
-    last: String,
-    all_down: bool,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            // `error` below is told the same, and that a property is experimental is this file's business.
-            _ if matches!(facility, "FAIL" | "ERROR" | "FATAL") || message.contains("enable.gapless.guarantee") => {
-                tracing::debug!(target: "librdkafka", destination = %self.destination, facility, "{message}");
-            }
-            RDKafkaLogLevel::Debug => {
-                tracing::debug!(target: "librdkafka", destination = %self.destination, facility, "{message}");
-            }
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => {
-                tracing::info!(target: "librdkafka", destination = %self.destination, facility, "{message}");
-            }
-            _ => tracing::warn!(target: "librdkafka", destination = %self.destination, facility, "{message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // Behind it are times and counts that change from try to try.
-        let reason = reason.split(" (after ").next().unwrap_or(reason).to_owned();
-        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal) => Report::Fatal(reason),
-            Some(RDKafkaErrorCode::AllBrokersDown) => {
-                outage.all_down = true;
-                let why = std::mem::take(&mut outage.last);
-                if why.is_empty() {
-                    return;
-                }
-                Report::Trouble(why)
-            }
-            _ => {
-                if outage.said.len() < TROUBLES && outage.said.insert(reason.clone()) {
-                    tracing::info!(destination = %self.destination, "a kafka broker: {reason}");
-                    outage.last = reason;
-                }
-                return;
-            }
-        };
-        // Full or closed only when the session has ended; then nobody asks any more.
-        drop(self.reports.try_send(report));
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = Box<(u64, usize)>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
-        let (number, bytes) = *opaque;
-        let result = match result {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.clone()),
-        };
-        if result.is_ok() {
-            let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
-            if outage.all_down {
-                *outage = Outage::default();
-            }
-        }
-        drop(self.reports.try_send(Report::Delivery { number, bytes, result }));
     }
 }
 
@@ -192,6 +83,10 @@ struct Producing {
     fatal: Option<(String, Instant)>,
     records: usize,
     bytes: usize,
+    /// When something was confirmed, or the first of what is in flight was handed over.
+    heard_at: Instant,
+    /// Whether it was told since then that nothing arrives.
+    trouble: bool,
 }
 
 impl Session for Producing {
@@ -218,6 +113,9 @@ impl Session for Producing {
             .headers(headers(queued));
         match self.producer.send(message) {
             Ok(()) => {
+                if self.records == 0 {
+                    self.heard_at = Instant::now();
+                }
                 self.records += 1;
                 self.bytes += bytes;
                 Ok(Sent {
@@ -243,7 +141,14 @@ impl Session for Producing {
                 let mut reports = Vec::new();
                 let some = self.heard.recv_many(&mut reports, WINDOW_RECORDS);
                 let heard = match &self.fatal {
-                    None => some.await,
+                    None if self.records == 0 || self.trouble => some.await,
+                    None => match tokio::time::timeout_at(self.heard_at + SILENCE, some).await {
+                        Ok(heard) => heard,
+                        Err(_) => {
+                            self.trouble = true;
+                            return Ok(silence());
+                        }
+                    },
                     Some((reason, until)) => tokio::time::timeout_at(*until, some)
                         .await
                         .map_err(|_| SessionError(reason.clone()))?,
@@ -254,16 +159,19 @@ impl Session for Producing {
                 let mut news = News::default();
                 for report in reports {
                     match report {
-                        Report::Delivery { number, bytes, result } => {
+                        Report::Delivery { number, bytes, outcome } => {
                             self.records -= 1;
                             self.bytes -= bytes;
-                            let outcome = outcome(result);
                             if outcome == Outcome::Delivered {
+                                (self.heard_at, self.trouble) = (Instant::now(), false);
                                 news.trouble = None;
                             }
                             news.confirmations.push(Confirmation { number, outcome });
                         }
-                        Report::Trouble(reason) => news.trouble = Some(reason),
+                        Report::Trouble(reason) => {
+                            self.trouble = true;
+                            news.trouble = Some(reason);
+                        }
                         Report::Fatal(reason) => self.failed(reason),
                     }
                 }
@@ -287,6 +195,18 @@ impl Session for Producing {
 impl Producing {
     fn failed(&mut self, reason: String) {
         self.fatal.get_or_insert((reason, Instant::now() + LAST_REPORTS));
+    }
+}
+
+fn silence() -> News {
+    let trouble = format!(
+        "the brokers have confirmed nothing for {} s; if this lasts, see whether they hang, and whether the connection \
+         to them is fast enough",
+        SILENCE.as_secs()
+    );
+    News {
+        trouble: Some(trouble),
+        ..News::default()
     }
 }
 
@@ -321,49 +241,6 @@ fn unusable(topic: &str) -> Option<String> {
     (!legal).then(|| format!("{topic:?} cannot be the name of a Kafka topic"))
 }
 
-fn outcome(result: Result<(), KafkaError>) -> Outcome {
-    match result {
-        Ok(()) => Outcome::Delivered,
-        Err(error) => match refused(&error) {
-            Some(reason) => Outcome::Refused(reason),
-            None => Outcome::Failed(explain(&error)),
-        },
-    }
-}
-
-/// Errors that no later try can mend. Everything else is retried for ever: a topic that is missing can be made, a
-/// right that is missing can be given.
-fn refused(error: &KafkaError) -> Option<String> {
-    match error.rdkafka_error_code()? {
-        RDKafkaErrorCode::MessageSizeTooLarge => {
-            Some("larger than the broker takes (max.message.bytes of the topic)".to_owned())
-        }
-        code
-        @ (RDKafkaErrorCode::InvalidMessage | RDKafkaErrorCode::InvalidRecord | RDKafkaErrorCode::InvalidTopic
-        | RDKafkaErrorCode::InvalidTimestamp
-        // Only its company was refused: it is tried alone, and then taken.
-        | RDKafkaErrorCode::InvalidDifferentRecord) => {
-            Some(code.to_string())
-        }
-        _ => None,
-    }
-}
-
-fn explain(error: &KafkaError) -> String {
-    let advice = match error.rdkafka_error_code() {
-        Some(
-            RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownPartition,
-        ) => "; create the topic, or let the broker create topics by itself",
-        Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
-            "; give this client the right to write to the topic"
-        }
-        _ => "",
-    };
-    format!("delivery failed: {error}{advice}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +261,7 @@ mod tests {
             &config::Kafka {
                 namespace: "t".to_owned(),
                 properties,
+                secret_files: Default::default(),
             },
         )
         .err();

@@ -4,6 +4,7 @@
 //! new one begins at the cursor: nothing that a client library remembers is trusted.
 
 pub mod kafka;
+mod kafka_client;
 pub mod log;
 pub mod mqtt;
 pub mod mqtt_fields;

@@ -211,6 +211,11 @@ impl Daemon {
         self.destination(destination)["last_error"].as_str().map(str::to_owned)
     }
 
+    /// Whether a destination's last word was a good one.
+    pub(crate) fn connected(&self, destination: &str) -> bool {
+        self.destination(destination)["connected"].as_bool().unwrap()
+    }
+
     fn destination(&self, name: &str) -> serde_json::Value {
         let status = self.status();
         let destinations = status["destinations"].as_array().unwrap();

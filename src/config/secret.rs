@@ -1,0 +1,28 @@
+//! Files that hold one secret: a password, without the line end that an editor leaves behind it.
+//!
+//! Invariant: what stands in such a file is never part of a message.
+
+use std::io;
+use std::path::Path;
+
+use super::reader::Field;
+
+/// The secret in a file.
+pub(crate) fn read(path: &Path) -> io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+/// What to do about a file that [`read`] could not read.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!(
+        "cannot read {}: {error}; write the password into it, and let the gateway read it",
+        path.display()
+    )
+}
+
+/// The same for a file that the configuration names: a mistake if it cannot be read.
+pub(super) fn checked(field: &Field<'_>, path: &Path) -> Option<String> {
+    read(path).map_err(|error| field.mistake(unreadable(path, &error))).ok()
+}
