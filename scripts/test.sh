@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-need "${BUILD_PACKAGES[@]}" mosquitto mosquitto-clients openssl python3 python3-venv e2fsprogs faketime iproute2 mount qemu-utils qemu-system-common \
+need "${BUILD_PACKAGES[@]}" mosquitto mosquitto-clients openssl python3 python3-venv e2fsprogs faketime iproute2 mount qemu-utils qemu-system-common systemd \
     maven default-jre-headless kcat
 need_cargo
 # A vehicle and consumers that are not ours.

@@ -35,7 +35,7 @@ path = "queue"
 [admin]
 bind = "127.0.0.1:1"
 [records]
-V = "cloud"
+"*" = "cloud"
 [destinations.cloud]
 type = "kafka"
 namespace = "fleet"
