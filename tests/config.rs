@@ -155,6 +155,7 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(config.queue.commit_delay, Duration::from_millis(50));
     assert_eq!(config.queue.when_full, WhenFull::Refuse);
     assert_eq!(config.queue.dead_letter_bytes, 64 << 20);
+    assert_eq!(config.queue.duplicate_window, 4 << 20);
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:8780");
     assert_eq!(config.log_level, "info");
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
@@ -213,6 +214,12 @@ fn values_at_the_edge_of_what_is_allowed_are_taken() {
     assert_eq!(
         (queue.commit_delay, queue.segment_size),
         (Duration::from_secs(5), 48 << 20)
+    );
+    assert_eq!(
+        with("path = \"queue\"", "duplicate_window = \"off\"")
+            .queue
+            .duplicate_window,
+        0
     );
     assert_eq!(
         with("[queue]", "max_waiting_bytes = \"2 MiB\"\n[queue]")
@@ -353,6 +360,16 @@ fn each_mistake_gives_exactly_its_message() {
             "path = \"queue\"",
             "dead_letter_bytes = 5",
             "config.toml:7: queue.dead_letter_bytes: 5 is not a size; write a whole number and B, KB, MB, GB, KiB, MiB or GiB, for example \"64 MiB\"",
+        ),
+        (
+            "path = \"queue\"",
+            "duplicate_window = \"1 KiB\"",
+            "config.toml:7: queue.duplicate_window: \"1 KiB\" is too small; write at least \"64 KiB\"",
+        ),
+        (
+            "path = \"queue\"",
+            "duplicate_window = 0",
+            "config.toml:7: queue.duplicate_window: 0 is not a string; put it in quotes",
         ),
         (
             "[\"cloud\", \"home\"]",

@@ -331,6 +331,12 @@ fn queue(text: &mut Text, report: &Report) {
     );
     text.one(
         "counter",
+        "waystation_duplicates_total",
+        "Records that a vehicle sent again and that were stored already: acknowledged, not stored again.",
+        queue.duplicates,
+    );
+    text.one(
+        "counter",
         "waystation_lost_records_total",
         "Records that could not be read back.",
         queue.lost,

@@ -16,6 +16,7 @@ use super::nearest::nearest;
 use super::reader::{Document, Field, Table};
 use super::{Config, Listener, Queue, Routes, WhenFull, destinations, identities, units};
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const MIN_AGE: Duration = Duration::from_secs(60);
 const MAX_AGE: Duration = Duration::from_secs(3650 * 86_400);
@@ -255,6 +256,12 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
     let dead_letter_bytes = or(&table, "dead_letter_bytes", Some(64 * MIB), |field| {
         field.size(2 * MIB..=u64::MAX)
     });
+    let duplicate_window = or(&table, "duplicate_window", Some(4 * MIB), |field| {
+        match field.string()? {
+            "off" => Some(0),
+            _ => field.size(64 * KIB..=256 * MIB),
+        }
+    });
     table.finish();
     Some(Queue {
         path: path?,
@@ -265,6 +272,7 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
         keep_free: keep_free?,
         max_age: max_age?,
         dead_letter_bytes: dead_letter_bytes?,
+        duplicate_window: duplicate_window?,
     })
 }
 

@@ -94,6 +94,8 @@ pub struct Queue {
     pub max_age: Option<Duration>,
     /// Bytes of dead letters that are kept.
     pub dead_letter_bytes: u64,
+    /// Bytes of memory for knowing records that vehicles send again; 0: each is stored each time.
+    pub duplicate_window: u64,
 }
 
 /// What happens when the queue is at its limit.

@@ -286,6 +286,7 @@ fn queue_settings(config: &config::Queue) -> queue::Settings {
         dead_letter_bytes: config.dead_letter_bytes,
         keep_free: config.keep_free,
         max_age: config.max_age,
+        duplicate_window: config.duplicate_window,
         when_full: match config.when_full {
             config::WhenFull::Refuse => queue::WhenFull::Refuse,
             config::WhenFull::DropOldest => queue::WhenFull::DropOldest,

@@ -235,7 +235,7 @@ impl Session {
                     origin: None,
                     only: None,
                 };
-                self.submit(Item::Record(record), Some(reply), size).await
+                self.submit(Item::Sent(record), Some(reply), size).await
             }
             Verdict::DeadLetter {
                 reason,
@@ -268,7 +268,7 @@ impl Session {
     }
 
     async fn submit(&mut self, item: Item, reply: Option<Bytes>, bytes: usize) -> Result<(), End> {
-        let stored = matches!(item, Item::Record(_));
+        let stored = !matches!(item, Item::DeadLetter(_));
         if let Err(refusal) = self.submitter.submit(item).await {
             self.around.counters.not_acked.add_many(stored.into());
             return Err(End::Refused(refusal));

@@ -37,6 +37,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     keep_free: 0,
     when_full: WhenFull::Refuse,
     max_age: None,
+    duplicate_window: 1 << 20,
 };
 
 /// A record by vehicle and its own count.
