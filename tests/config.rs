@@ -157,6 +157,7 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(config.queue.dead_letter_bytes, 64 << 20);
     assert_eq!(config.queue.duplicate_window, 4 << 20);
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:8780");
+    assert_eq!(config.signal_vins.len(), 0);
     assert_eq!(config.log_level, "info");
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
     let required: Vec<bool> = config
@@ -228,6 +229,15 @@ fn values_at_the_edge_of_what_is_allowed_are_taken() {
         2 << 20
     );
     assert!(with("[queue]", "[admin]\nbind = \"off\"\n[queue]").admin.is_none());
+    let named = |vins: usize| {
+        let vins: Vec<_> = (0..vins).map(|number| format!("VIN{number}")).collect();
+        format!("[admin]\nsignal_vins = {vins:?}\n[queue]")
+    };
+    assert_eq!(with("[queue]", &named(20)).signal_vins.len(), 20);
+    assert_eq!(
+        said("[queue]", &named(21)),
+        "config.toml:7: admin.signal_vins: names 21 vehicles, and each is a metric of its own; write at most 20"
+    );
     assert_eq!(
         mqtt(&with(
             "topic_base",

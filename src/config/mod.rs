@@ -40,6 +40,8 @@ pub struct Config {
     pub destinations: Vec<Destination>,
     /// The local status and metrics port, if there is one.
     pub admin: Option<SocketAddr>,
+    /// Device ids whose signals are counted each for itself.
+    pub signal_vins: BTreeSet<String>,
     /// Log filter, in `tracing` syntax: `info`, `debug`, `waystation::queue=debug,info`.
     pub log_level: String,
     /// How long a stop waits for what is in flight.

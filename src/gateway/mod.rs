@@ -131,7 +131,7 @@ impl Gateway {
             tracing::warn!(destination = %name, cursor = queue.cursor(name),
                 "this destination is no longer configured; what it has not had is kept for it and keeps its disk space, until `waystation queue forget` takes it away");
         }
-        let counters = Arc::new(Counters::new(&config.routes));
+        let counters = Arc::new(Counters::new(&config.routes, &config.signal_vins));
         let published = Arc::new(Published {
             started: Instant::now(),
             queue: queue.clone(),

@@ -64,7 +64,10 @@ fn kept(current: &Config, new: &Config) -> Vec<String> {
         ("queue.path", new.queue.path == current.queue.path),
         ("records", new.routes == current.routes),
         ("destinations", new.destinations == current.destinations),
-        ("admin", new.admin == current.admin),
+        (
+            "admin",
+            new.admin == current.admin && new.signal_vins == current.signal_vins,
+        ),
         ("log", new.log_level == current.log_level),
         ("shutdown_grace", new.shutdown_grace == current.shutdown_grace),
     ];

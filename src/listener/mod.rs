@@ -11,8 +11,10 @@ mod rate;
 mod registry;
 mod server;
 mod session;
+mod signals;
 pub mod tls;
 mod verifier;
 
 pub use counters::{Counters, CountersSnapshot, TypeCounts};
 pub use server::{Listener, Settings};
+pub use signals::SignalCounts;

@@ -222,8 +222,14 @@ impl Session {
         let size = message.len();
         let seen = message.clone();
         match answer::judge(message, &self.identity, &self.around.settings.routes) {
-            Verdict::Store { stream, record_type } => {
-                self.around.counters.record(&record_type, stream.payload.len());
+            Verdict::Store {
+                stream,
+                record_type,
+                signals,
+            } => {
+                let counters = &self.around.counters;
+                counters.record(&record_type, stream.payload.len());
+                counters.signals.add(&record_type, &self.identity.device_id, signals);
                 let reply = envelope::ack(&stream.txid, &stream.topic);
                 let record = Record {
                     vin: Arc::clone(&self.identity.device_id),
