@@ -164,7 +164,7 @@ fn stored(daemon: &Daemon) -> usize {
 }
 
 #[test]
-fn after_a_kill_and_after_an_orderly_stop_it_is_known_again() {
+fn after_a_kill_it_is_known_again_delivered_or_not() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut daemon = daemon("");
     daemon.start();
@@ -174,16 +174,33 @@ fn after_a_kill_and_after_an_orderly_stop_it_is_known_again() {
     send(&daemon, "first");
     assert_eq!(stored(&daemon), 1);
     daemon.kill_9();
+    daemon.edit("records.jsonl", "/dev/full");
     daemon.start();
     send(&daemon, "first");
     send(&daemon, "second");
-    assert_eq!((duplicates(&daemon), stored(&daemon)), (1, 2));
-    let (status, _) = daemon.terminate();
-    assert!(status.success(), "{status}");
+    assert_eq!(duplicates(&daemon), 1);
+    daemon.kill_9();
+    daemon.edit("/dev/full", "records.jsonl");
     daemon.start();
     send(&daemon, "second");
     assert_eq!((duplicates(&daemon), stored(&daemon)), (1, 2));
     assert!(daemon.metrics().contains("\nwaystation_duplicates_total 1\n"));
+}
+
+#[test]
+fn after_an_orderly_stop_it_is_known_again_while_it_waits_for_a_destination() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut daemon = daemon("");
+    daemon.edit("records.jsonl", "/dev/full");
+    daemon.start();
+    let send = |daemon: &Daemon| runtime.block_on(raw::send_one(daemon, "raw", b"once", b"payload"));
+    send(&daemon);
+    let (status, _) = daemon.terminate();
+    assert!(status.success(), "{status}");
+    daemon.edit("/dev/full", "records.jsonl");
+    daemon.start();
+    send(&daemon);
+    assert_eq!((duplicates(&daemon), stored(&daemon)), (1, 1));
 }
 
 fn duplicates(daemon: &Daemon) -> u64 {

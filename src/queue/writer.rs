@@ -250,12 +250,18 @@ impl Writer {
         Ok(())
     }
 
-    /// The last act of an orderly stop: no number stays reserved. What every destination has by then is removed by the
-    /// next start, once that knows its records.
+    /// The last act of an orderly stop: no number stays reserved.
     pub fn finish(&mut self) -> Result<(), WriterError> {
         self.shared.segments.seal()?;
         self.dead_letters.close()?;
         let end = self.next;
-        self.save(end)
+        self.save(end)?;
+        self.remove_consumed_at_end()
+    }
+
+    fn remove_consumed_at_end(&mut self) -> Result<(), WriterError> {
+        let oldest = self.shared.positions.oldest().unwrap_or(self.next);
+        self.shared.segments.remove_below(oldest)?;
+        Ok(())
     }
 }
