@@ -272,8 +272,9 @@ mod tests {
     #[test]
     fn a_start_looks_through_the_newest_segments_as_far_as_they_are_needed() {
         let segments = |bytes: u64| BTreeMap::from([(0, bytes), (100, bytes), (70_000, bytes)]);
-        let skipped = [200..70_000];
-        let newest = |bytes: u64, records: u64| newest(&segments(bytes), 70_010, records, &skipped);
+        let skipped = 200..70_000;
+        let newest =
+            |bytes: u64, records: u64| newest(&segments(bytes), 70_010, records, std::slice::from_ref(&skipped));
         assert_eq!(newest(1 << 20, 1000), [0, 100, 70_000]);
         assert_eq!(newest(1 << 20, 110), [100, 70_000]);
         assert_eq!(newest(1 << 20, 10), [70_000]);
