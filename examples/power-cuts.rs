@@ -20,15 +20,17 @@ fn main() {
         total.cuts += report.cuts;
         total.starts += report.starts;
         total.records += report.records;
+        total.duplicates += report.duplicates;
         if (seed + 1) % 100 == 0 {
             eprintln!("seed {seed}: {} cuts so far", total.cuts);
         }
     }
     println!(
-        "seeds {seeds:?}: {} power cuts and {} starts with {} records in {:.0?}; nothing acknowledged was lost",
+        "seeds {seeds:?}: {} power cuts and {} starts with {} records, {} of them known already, in {:.0?}; nothing acknowledged was lost",
         total.cuts,
         total.starts,
         total.records,
+        total.duplicates,
         started.elapsed()
     );
 }

@@ -45,7 +45,7 @@ async fn a_record_that_comes_twice_is_acknowledged_twice() {
     vehicle.leave().await;
     gateway.connect(1).await.delivers(1, "again").await;
     assert_eq!(gateway.report().listener.acked, 3);
-    gateway.stop().await;
+    assert_eq!(gateway.stop().await.lines.len(), 1, "and is stored once");
 }
 
 #[tokio::test]

@@ -245,10 +245,11 @@ async fn a_million_bytes_are_accepted_and_one_more_is_refused_on_the_same_connec
     })
     .await;
     let mut vehicle = gateway.connect(1).await;
-    let accepted = record_of(MAX_MESSAGE_BYTES, "as large as may be");
     for round in 1..=2 {
+        let txid = format!("as large as may be, {round}");
+        let accepted = record_of(MAX_MESSAGE_BYTES, &txid);
         vehicle.send(accepted.clone()).await;
-        assert_eq!(vehicle.reply().await, ack("trace", "as large as may be"));
+        assert_eq!(vehicle.reply().await, ack("trace", &txid));
         // A NUL behind the envelope is no part of it; the size is that of the message.
         vehicle.send([&*accepted, b"\0"].concat()).await;
         assert_eq!(vehicle.reply().await, envelope::error_reply(b""));

@@ -172,7 +172,9 @@ fn defaults_are_what_the_documentation_says() {
     assert_eq!(config.queue.commit_delay, Duration::from_millis(50));
     assert_eq!(config.queue.when_full, WhenFull::Refuse);
     assert_eq!(config.queue.dead_letter_bytes, 64 << 20);
+    assert_eq!(config.queue.duplicate_window, 4 << 20);
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:8780");
+    assert_eq!(config.signal_vins.len(), 0);
     assert_eq!(config.log_level, "info");
     assert_eq!(config.shutdown_grace, Duration::from_secs(10));
     let required: Vec<bool> = config
@@ -244,12 +246,27 @@ fn values_at_the_edge_of_what_is_allowed_are_taken() {
         (Duration::from_secs(5), 48 << 20)
     );
     assert_eq!(
+        with("path = \"queue\"", "duplicate_window = \"off\"")
+            .queue
+            .duplicate_window,
+        0
+    );
+    assert_eq!(
         with("[queue]", "max_waiting_bytes = \"2 MiB\"\n[queue]")
             .listener
             .max_waiting_bytes,
         2 << 20
     );
     assert!(with("[queue]", "[admin]\nbind = \"off\"\n[queue]").admin.is_none());
+    let named = |vins: usize| {
+        let vins: Vec<_> = (0..vins).map(|number| format!("VIN{number}")).collect();
+        format!("[admin]\nsignal_vins = {vins:?}\n[queue]")
+    };
+    assert_eq!(with("[queue]", &named(20)).signal_vins.len(), 20);
+    assert_eq!(
+        said("[queue]", &named(21)),
+        "config.toml:7: admin.signal_vins: names 21 vehicles, and each is a metric of its own; write at most 20"
+    );
     assert_eq!(
         mqtt(&with(
             "topic_base",
@@ -382,6 +399,16 @@ fn each_mistake_gives_exactly_its_message() {
             "path = \"queue\"",
             "dead_letter_bytes = 5",
             "config.toml:7: queue.dead_letter_bytes: 5 is not a size; write a whole number and B, KB, MB, GB, KiB, MiB or GiB, for example \"64 MiB\"",
+        ),
+        (
+            "path = \"queue\"",
+            "duplicate_window = \"1 KiB\"",
+            "config.toml:7: queue.duplicate_window: \"1 KiB\" is too small; write at least \"64 KiB\"",
+        ),
+        (
+            "path = \"queue\"",
+            "duplicate_window = 0",
+            "config.toml:7: queue.duplicate_window: 0 is not a string; put it in quotes",
         ),
         (
             "[\"cloud\", \"home\"]",

@@ -111,6 +111,8 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
     assert_eq!((mqtt.topic_base.as_str(), mqtt.retain), ("telemetry", true));
     assert_eq!((mqtt.keep_alive, mqtt.qos), (Duration::from_secs(45), Qos::ExactlyOnce));
     assert!(!find(&config, "log").required);
+    let vins: Vec<_> = config.signal_vins.iter().map(String::as_str).collect();
+    assert_eq!(vins, ["5YJ3E1EA7KF000001", "5YJ3E1EA7KF000002"]);
     for lost in [
         "kinesis",
         "pubsub",
@@ -122,7 +124,6 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
         "monitoring.profiling_path",
         "status_port",
         "json_log_enable",
-        "vins_signal_tracking_enabled",
         "use_default_eng_ca",
         "mqtt.connect_timeout_ms",
         "records.errors",

@@ -92,6 +92,37 @@ fn an_address_is_taken_over_and_a_name_becomes_every_address() {
 }
 
 #[test]
+fn vehicles_whose_signals_are_counted_are_taken_over() {
+    const KEY: &str = "vins_signal_tracking_enabled";
+    let vins = |count: usize| json!({ KEY: (0..count).map(|number| format!("VIN{number}")).collect::<Vec<_>>() });
+    for (changes, count) in [
+        (json!({}), 0),
+        (vins(0), 0),
+        (json!({ KEY: null }), 0),
+        (vins(2), 2),
+        (vins(20), 20),
+    ] {
+        let (config, imported) = with(changes);
+        assert_eq!(config.signal_vins.len(), count);
+        assert!(
+            !imported.lost.iter().any(|line| line.contains(KEY)),
+            "{:?}",
+            imported.lost
+        );
+    }
+    // Tesla's server would not start with these.
+    for changes in [vins(21), json!({ KEY: "VIN" }), json!({ KEY: ["VIN", 1] })] {
+        let (config, imported) = with(changes);
+        assert_eq!(config.signal_vins.len(), 0);
+        assert!(
+            imported.lost.iter().any(|line| line.starts_with(KEY)),
+            "{:?}",
+            imported.lost
+        );
+    }
+}
+
+#[test]
 fn status_and_metrics_become_one_port_that_is_no_more_open_than_it_was() {
     for (changes, bind) in [
         (json!({}), "127.0.0.1:8780"),

@@ -16,15 +16,17 @@ const CUTS: u64 = 20_000;
 
 #[test]
 fn no_power_cut_costs_an_acknowledged_record() {
-    let (mut cuts, mut dropped) = (0, 0);
+    let (mut cuts, mut dropped, mut duplicates) = (0, 0, 0);
     let mut seed = 0;
     while cuts < CUTS {
         let report = power_cuts::run(seed);
         (cuts, dropped) = (cuts + report.cuts, dropped + report.dropped);
+        duplicates += report.duplicates;
         seed += 1;
     }
     assert!(dropped > 0, "the limits had something go");
-    println!("{cuts} power cuts in {seed} runs");
+    assert!(duplicates > 0, "vehicles sent again what was stored");
+    println!("{cuts} power cuts in {seed} runs, {duplicates} duplicates");
 }
 
 /// Every call that the queue makes fails once, and then all of its kind; each in every way that a disk has.

@@ -21,6 +21,7 @@ const SETTINGS: Settings = Settings {
     keep_free: 0,
     when_full: WhenFull::Refuse,
     max_age: None,
+    duplicate_window: 4 << 20,
 };
 
 fn record(vin: &str, n: u64, bytes: usize) -> Record {

@@ -32,6 +32,7 @@ const SETTINGS: Settings = Settings {
     keep_free: 0,
     when_full: WhenFull::Refuse,
     max_age: None,
+    duplicate_window: 4 << 20,
 };
 
 /// Cuts the power of a real file system under the queue.

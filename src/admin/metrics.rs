@@ -4,6 +4,7 @@
 use std::fmt::{Display, Write};
 
 use super::{DestinationReport, Report};
+use crate::listener::SignalCounts;
 
 struct Text(String);
 
@@ -35,10 +36,14 @@ impl Text {
         }
         self.head(kind, name, help);
         for (of, value) in values {
-            let of = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let of = escaped(of);
             self.line(format_args!("{name}{{{label}=\"{of}\"}} {value}"));
         }
     }
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 pub(crate) fn render(report: &Report) -> String {
@@ -78,6 +83,7 @@ fn listener(text: &mut Text, report: &Report) {
         "record_type",
         types(|counts| counts.bytes),
     );
+    signals(text, &listener.signals);
     for (name, help, value) in [
         (
             "reliable_ack",
@@ -166,6 +172,33 @@ fn listener(text: &mut Text, report: &Report) {
         ),
     ] {
         text.one("counter", name, help, value);
+    }
+}
+
+fn signals(text: &mut Text, signals: &SignalCounts) {
+    text.many(
+        "counter",
+        "signal_count",
+        "Signals in the records received: data of V, alerts, errors.",
+        "record_type",
+        signals.all.iter().map(|(record_type, count)| (*record_type, *count)),
+    );
+    if signals.vins.is_empty() {
+        return;
+    }
+    let name = "vin_signal_count";
+    text.head(
+        "counter",
+        name,
+        "The same for each of the vehicles in admin.signal_vins.",
+    );
+    for (vin, counts) in &signals.vins {
+        let vin = escaped(vin);
+        for (record_type, count) in counts {
+            text.line(format_args!(
+                "{name}{{record_type=\"{record_type}\",vin=\"{vin}\"}} {count}"
+            ));
+        }
     }
 }
 
@@ -328,6 +361,12 @@ fn queue(text: &mut Text, report: &Report) {
         "waystation_refused_records_total",
         "Records refused for lack of space.",
         queue.refused,
+    );
+    text.one(
+        "counter",
+        "waystation_duplicates_total",
+        "Records that a vehicle sent again and that were stored already: acknowledged, not stored again.",
+        queue.duplicates,
     );
     text.one(
         "counter",

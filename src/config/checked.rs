@@ -16,12 +16,15 @@ use super::nearest::nearest;
 use super::reader::{Document, Field, Table};
 use super::{Config, Listener, Queue, Routes, WhenFull, delivery, destinations, identities, units};
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const MIN_AGE: Duration = Duration::from_secs(60);
 const MAX_AGE: Duration = Duration::from_secs(3650 * 86_400);
 const GIB: u64 = 1 << 30;
 const DAY: Duration = Duration::from_secs(86_400);
 const NOT_KEPT: &str = "such records are acknowledged, counted and not kept";
+/// Vehicles whose signals may be counted each for itself: as many as Tesla's server takes.
+const SIGNAL_VINS: usize = 20;
 /// Record types that vehicles of today send; another one is allowed, another spelling of one of these is suspicious.
 const USUAL_TYPES: [&str; 4] = ["V", "alerts", "errors", "connectivity"];
 
@@ -134,7 +137,7 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
     let routes = routes(&root.table("records"), &names, &mut warnings);
     let destinations = destinations::read(&section, base, &mut warnings);
     let identity = identities::read(&root.table("identity"));
-    let admin = admin(
+    let (admin, signal_vins) = admin(
         root.table("admin"),
         listener.as_ref().map(|listener| listener.bind),
         &mut warnings,
@@ -152,6 +155,7 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
         routes: routes?,
         destinations: destinations?,
         admin: admin?,
+        signal_vins: signal_vins?,
         log_level: log_level?,
         shutdown_grace: shutdown_grace?,
         warnings,
@@ -267,6 +271,12 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
     let dead_letter_bytes = or(&table, "dead_letter_bytes", Some(64 * MIB), |field| {
         field.size(2 * MIB..=u64::MAX)
     });
+    let duplicate_window = or(&table, "duplicate_window", Some(4 * MIB), |field| {
+        match field.string()? {
+            "off" => Some(0),
+            _ => field.size(64 * KIB..=256 * MIB),
+        }
+    });
     table.finish();
     Some(Queue {
         path: path?,
@@ -277,6 +287,7 @@ fn queue(table: Table<'_>, base: Base<'_>) -> Option<Queue> {
         keep_free: keep_free?,
         max_age: max_age?,
         dead_letter_bytes: dead_letter_bytes?,
+        duplicate_window: duplicate_window?,
     })
 }
 
@@ -341,7 +352,12 @@ fn routes(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec<String>)
     Some(routes)
 }
 
-fn admin(table: Table<'_>, listener: Option<SocketAddr>, warnings: &mut Vec<String>) -> Option<Option<SocketAddr>> {
+/// Where the port is, if there is one, and whose signals are counted.
+fn admin(
+    table: Table<'_>,
+    listener: Option<SocketAddr>,
+    warnings: &mut Vec<String>,
+) -> (Option<Option<SocketAddr>>, Option<BTreeSet<String>>) {
     let field = table.field("bind");
     let bind = match &field {
         Some(field) if field.string() == Some("off") => Some(None),
@@ -361,8 +377,18 @@ fn admin(table: Table<'_>, listener: Option<SocketAddr>, warnings: &mut Vec<Stri
             "admin.bind: {address} can be reached from other machines and asks for no password"
         ));
     }
+    let signal_vins = or(&table, "signal_vins", Some(BTreeSet::new()), |field| {
+        let vins = delivery::device_ids(field);
+        if vins.len() > SIGNAL_VINS {
+            field.mistake(format_args!(
+                "names {} vehicles, and each is a metric of its own; write at most {SIGNAL_VINS}",
+                vins.len()
+            ));
+        }
+        Some(vins).filter(|vins| vins.len() <= SIGNAL_VINS)
+    });
     table.finish();
-    bind
+    (bind, signal_vins)
 }
 
 /// Whether only one of two addresses can be listened on. `[::]` is every address, IPv4 included.

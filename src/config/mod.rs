@@ -44,6 +44,8 @@ pub struct Config {
     pub destinations: Vec<Destination>,
     /// The local status and metrics port, if there is one.
     pub admin: Option<SocketAddr>,
+    /// Device ids whose signals are counted each for itself.
+    pub signal_vins: BTreeSet<String>,
     /// Log filter, in `tracing` syntax: `info`, `debug`, `waystation::queue=debug,info`.
     pub log_level: String,
     /// How long a stop waits for what is in flight.
@@ -100,6 +102,8 @@ pub struct Queue {
     pub max_age: Option<Duration>,
     /// Bytes of dead letters that are kept.
     pub dead_letter_bytes: u64,
+    /// Bytes of memory for knowing records that vehicles send again; 0: each is stored each time.
+    pub duplicate_window: u64,
 }
 
 /// What happens when the queue is at its limit.

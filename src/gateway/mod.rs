@@ -126,7 +126,7 @@ impl Gateway {
             .ok();
         let (pumps, rulers) = destinations::pumps(&config, &queue)?;
         destinations::warn_of_the_left(&config, &queue);
-        let counters = Arc::new(Counters::new(&config.routes));
+        let counters = Arc::new(Counters::new(&config.routes, &config.signal_vins));
         let published = Arc::new(Published {
             started: Instant::now(),
             queue: queue.clone(),
@@ -289,6 +289,7 @@ fn queue_settings(config: &config::Queue) -> queue::Settings {
         dead_letter_bytes: config.dead_letter_bytes,
         keep_free: config.keep_free,
         max_age: config.max_age,
+        duplicate_window: config.duplicate_window,
         when_full: match config.when_full {
             config::WhenFull::Refuse => queue::WhenFull::Refuse,
             config::WhenFull::DropOldest => queue::WhenFull::DropOldest,

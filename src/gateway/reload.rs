@@ -117,7 +117,10 @@ impl Reloader {
             ("identity", new.identity == current.identity),
             ("queue.path", new.queue.path == current.queue.path),
             ("records", new.routes == current.routes),
-            ("admin", new.admin == current.admin),
+            (
+                "admin",
+                new.admin == current.admin && new.signal_vins == current.signal_vins,
+            ),
             ("log", new.log_level == current.log_level),
             ("shutdown_grace", new.shutdown_grace == current.shutdown_grace),
         ];

@@ -13,7 +13,11 @@ use crate::record::payload::{self, Kind};
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// Store the record, then acknowledge it.
-    Store { stream: Stream, record_type: String },
+    Store {
+        stream: Stream,
+        record_type: String,
+        signals: u64,
+    },
     /// Keep the message as a dead letter, then answer.
     DeadLetter {
         reason: String,
@@ -95,9 +99,13 @@ pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Ver
             },
         };
     };
-    let valid = Kind::of(&record_type).map_or(Ok(()), |kind| payload::validate(kind, &stream.payload));
+    let valid = Kind::of(&record_type).map_or(Ok(0), |kind| payload::validate(kind, &stream.payload));
     match valid {
-        Ok(()) => Verdict::Store { stream, record_type },
+        Ok(signals) => Verdict::Store {
+            stream,
+            record_type,
+            signals,
+        },
         Err(error) => Verdict::DeadLetter {
             reason: error.to_string(),
             reply: envelope::error_reply(&stream.txid),

@@ -1,9 +1,10 @@
 //! What the listener counts. By record type only for those that are routed, and all others together: vehicles choose
 //! the names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::signals::{SignalCounts, Signals};
 use crate::config::Routes;
 
 macro_rules! counters {
@@ -12,6 +13,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub(crate) $name: Count,)*
+            pub(super) signals: Signals,
             types: BTreeMap<String, TypeCounters>,
             others: TypeCounters,
         }
@@ -22,6 +24,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// By record type; `other` for all that are not routed.
             pub types: BTreeMap<String, TypeCounts>,
+            /// Signals in the records that came in.
+            pub signals: SignalCounts,
         }
 
         impl Counters {
@@ -29,7 +33,11 @@ macro_rules! counters {
             pub fn snapshot(&self) -> CountersSnapshot {
                 let others = ("other".to_owned(), self.others.snapshot());
                 let types = self.types.iter().map(|(name, counts)| (name.clone(), counts.snapshot()));
-                CountersSnapshot { $($name: self.$name.get(),)* types: types.chain([others]).collect() }
+                CountersSnapshot {
+                    $($name: self.$name.get(),)*
+                    types: types.chain([others]).collect(),
+                    signals: self.signals.snapshot(),
+                }
             }
         }
     };
@@ -121,8 +129,8 @@ impl TypeCounters {
 }
 
 impl Counters {
-    /// Totals for the record types that are routed.
-    pub fn new(routes: &Routes) -> Self {
+    /// Totals for the record types that are routed, and of signals for these vehicles.
+    pub fn new(routes: &Routes, signal_vins: &BTreeSet<String>) -> Self {
         let types = routes
             .by_type
             .keys()
@@ -130,6 +138,7 @@ impl Counters {
             .collect();
         Self {
             types,
+            signals: Signals::new(signal_vins),
             ..Self::default()
         }
     }

@@ -13,9 +13,11 @@ mod registry;
 mod revocation;
 mod server;
 mod session;
+mod signals;
 pub mod tls;
 mod verifier;
 
 pub use counters::{Counters, CountersSnapshot, TypeCounts};
 pub use heartbeat::Heartbeat;
 pub use server::{Listener, Settings};
+pub use signals::SignalCounts;

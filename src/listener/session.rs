@@ -222,8 +222,14 @@ impl Session {
         let size = message.len();
         let seen = message.clone();
         match answer::judge(message, &self.identity, &self.around.settings.routes) {
-            Verdict::Store { stream, record_type } => {
-                self.around.counters.record(&record_type, stream.payload.len());
+            Verdict::Store {
+                stream,
+                record_type,
+                signals,
+            } => {
+                let counters = &self.around.counters;
+                counters.record(&record_type, stream.payload.len());
+                counters.signals.add(&record_type, &self.identity.device_id, signals);
                 let reply = envelope::ack(&stream.txid, &stream.topic);
                 let record = Record {
                     vin: Arc::clone(&self.identity.device_id),
@@ -235,7 +241,7 @@ impl Session {
                     origin: None,
                     only: None,
                 };
-                self.submit(Item::Record(record), Some(reply), size).await
+                self.submit(Item::Sent(record), Some(reply), size).await
             }
             Verdict::DeadLetter {
                 reason,
@@ -268,7 +274,7 @@ impl Session {
     }
 
     async fn submit(&mut self, item: Item, reply: Option<Bytes>, bytes: usize) -> Result<(), End> {
-        let stored = matches!(item, Item::Record(_));
+        let stored = !matches!(item, Item::DeadLetter(_));
         if let Err(refusal) = self.submitter.submit(item).await {
             self.around.counters.not_acked.add_many(stored.into());
             return Err(End::Refused(refusal));

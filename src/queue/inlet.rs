@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::dead_letters::DeadLetter;
+use super::duplicates::Fingerprints;
 use super::orders::Given;
 use crate::record::Record;
 
 /// What is handed in.
 #[derive(Debug)]
 pub enum Item {
-    /// A record for the destinations.
+    /// A record that a vehicle sent, and may send again: stored once.
+    Sent(Record),
+    /// Any other record for the destinations: stored each time.
     Record(Record),
     /// Something that cannot be delivered.
     DeadLetter(DeadLetter),
@@ -27,7 +30,7 @@ pub enum Item {
 impl Item {
     fn bytes(&self) -> usize {
         256 + match self {
-            Self::Record(record) => {
+            Self::Sent(record) | Self::Record(record) => {
                 let metadata = [&record.vin, &record.record_type, &record.client_version].map(|text| text.len());
                 record.payload.len() + record.txid.len() + metadata.iter().sum::<usize>()
             }
@@ -70,6 +73,10 @@ impl Progress {
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub item: Item,
+    /// What it is known by when it is sent again.
+    pub fingerprint: Option<u128>,
+    /// Set by the writer: the record is on the disk already, or in the same batch before.
+    pub duplicate: bool,
     bytes: usize,
     ticket: u64,
     progress: Arc<Progress>,
@@ -84,6 +91,7 @@ pub(crate) struct Inlet {
     room: Arc<Semaphore>,
     full: AtomicBool,
     batches: AtomicU64,
+    fingerprints: Fingerprints,
 }
 
 #[derive(Debug, Default)]
@@ -104,13 +112,14 @@ const ENOUGH: usize = 32;
 const ENOUGH_BYTES: usize = 64 << 10;
 
 impl Inlet {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(fingerprints: Fingerprints) -> Self {
         Self {
             waiting: Mutex::default(),
             arrived: Condvar::new(),
             room: Arc::new(Semaphore::new(ROOM)),
             full: AtomicBool::new(false),
             batches: AtomicU64::new(0),
+            fingerprints,
         }
     }
 
@@ -273,6 +282,11 @@ impl Submitter {
     /// Cancel-safe: if it does not return, nothing was handed in.
     pub async fn submit(&mut self, item: Item) -> Result<u64, Refusal> {
         let bytes = item.bytes();
+        // Here, and not in the writer: there are several of these, and one of that.
+        let fingerprint = match &item {
+            Item::Sent(record) => Some(self.inlet.fingerprints.of(record)),
+            Item::Record(_) | Item::DeadLetter(_) => None,
+        };
         let permits = u32::try_from(bytes)
             .ok()
             .filter(|bytes| (*bytes as usize) < ROOM)
@@ -295,6 +309,8 @@ impl Submitter {
             waiting.urgent |= matches!(item, Item::DeadLetter(_));
             waiting.line.push_back(Submission {
                 item,
+                fingerprint,
+                duplicate: false,
                 bytes,
                 ticket,
                 progress,

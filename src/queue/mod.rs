@@ -6,6 +6,7 @@
 mod backend;
 mod cursor;
 mod dead_letters;
+mod duplicates;
 mod eraser;
 mod export;
 mod guarded;
@@ -31,6 +32,7 @@ mod segment;
 mod segments;
 pub mod storage;
 mod tail;
+mod window;
 mod writer;
 
 use std::fs::File;
@@ -45,6 +47,7 @@ use tokio::sync::watch;
 
 pub use cursor::CursorError;
 pub use dead_letters::DeadLetter;
+pub use duplicates::Fingerprints;
 pub use export::{Step, queue_id, walk, walk_dead_letters, walk_dead_letters_on};
 pub use import::{Import, ImportError};
 pub use inlet::{Item, Refusal, Submitter};
@@ -57,6 +60,7 @@ pub use retry::{Retried, RetryError};
 pub use segment::SegmentError;
 pub use segments::SegmentsError;
 pub use storage::StorageError;
+pub use window::Window;
 pub use writer::{Writer, WriterError};
 
 use crate::record::stored::QueueId;
@@ -83,6 +87,8 @@ pub struct Settings {
     pub when_full: WhenFull,
     /// Running time after which records go, whoever still needs them.
     pub max_age: Option<Duration>,
+    /// Memory for knowing records that are sent again, in bytes; 0: each is stored each time.
+    pub duplicate_window: u64,
 }
 
 /// What happens when there is no room for a record.
@@ -128,13 +134,18 @@ struct Counts {
     commits: AtomicU64,
     refused: AtomicU64,
     lost: AtomicU64,
+    duplicates: AtomicU64,
 }
 
 impl Counts {
-    fn committed(&self, records: usize, bytes: u64) {
-        self.records.fetch_add(records as u64, Ordering::Relaxed);
+    fn committed(&self, records: u64, bytes: u64) {
+        self.records.fetch_add(records, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn duplicates(&self, records: usize) {
+        self.duplicates.fetch_add(records as u64, Ordering::Relaxed);
     }
 
     fn refused(&self, records: usize) {
@@ -199,6 +210,8 @@ pub struct Snapshot {
     pub refused: u64,
     /// Records that could not be read back since the start.
     pub lost: u64,
+    /// Records that were sent again since the start, and were stored already.
+    pub duplicates: u64,
 }
 
 impl Queue {
@@ -300,6 +313,7 @@ impl Queue {
             commits: counts.commits.load(Ordering::Relaxed),
             refused: counts.refused.load(Ordering::Relaxed),
             lost: counts.lost.load(Ordering::Relaxed),
+            duplicates: counts.duplicates.load(Ordering::Relaxed),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::cursor::{CursorError, CursorFile, Saved};
 use super::dead_letters::DeadLetters;
+use super::duplicates::{Duplicates, Fingerprints};
 use super::inlet::Inlet;
 use super::lost::Lost;
 use super::positions::Positions;
@@ -115,9 +116,12 @@ impl Queue {
         let letters = Arc::new(letters);
         let dead_letter_next = known_letters.max(letters.end());
         tracing::info!(queue = %id, next, segments = segments.count(), "queue opened");
+        let fingerprints = Fingerprints::new();
+        let mut duplicates = Duplicates::new(settings.duplicate_window);
+        duplicates.recall(&segments, id, &skipped, fingerprints);
         let shared = Arc::new(Shared {
             id,
-            inlet: Arc::new(Inlet::new()),
+            inlet: Arc::new(Inlet::new(fingerprints)),
             committed: watch::Sender::new(segments.end()),
             segments,
             dead_letters: Arc::clone(&letters),
@@ -155,6 +159,7 @@ impl Queue {
             cursors,
             saved,
             dead_letters,
+            duplicates,
             next,
             no_space: None,
             started: Instant::now(),

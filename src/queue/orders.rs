@@ -97,7 +97,10 @@ impl Writer {
                 let before = std::mem::replace(&mut self.settings, settings);
                 let judged = self.judge();
                 match &judged {
-                    Ok(()) => self.dead_letters.set_max_bytes(settings.dead_letter_bytes),
+                    Ok(()) => {
+                        self.dead_letters.set_max_bytes(settings.dead_letter_bytes);
+                        self.duplicates.resize(settings.duplicate_window);
+                    }
                     // Who asked is told that everything stays as it was.
                     Err(_) => self.settings = before,
                 }

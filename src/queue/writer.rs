@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::cursor::{CursorError, CursorFile, RESERVE, Saved};
 use super::dead_letters::DeadLetters;
+use super::duplicates::{Duplicates, Fresh};
 use super::inlet::{Item, Refusal, Submission};
 use super::segment::{CHUNK_BYTES, Chunk};
 use super::segments::SegmentsError;
@@ -48,6 +49,7 @@ pub struct Writer {
     pub(super) cursors: CursorFile,
     pub(super) saved: Saved,
     pub(super) dead_letters: DeadLetters,
+    pub(super) duplicates: Duplicates,
     pub(super) next: u64,
     /// When a write failed for lack of space, and what the disk said was free then.
     pub(super) no_space: Option<(Instant, u64)>,
@@ -106,10 +108,12 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Vec<Submission>) -> Result<(), WriterError> {
-        let (void, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(Submission::is_void);
+        let (void, mut batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(Submission::is_void);
         drop(void);
+        let fresh = self.duplicates.mark(&mut batch);
         match self.store(&batch) {
             Ok(None) => {
+                self.remember(&fresh);
                 self.shared.inlet.committed(batch);
                 return Ok(());
             }
@@ -128,15 +132,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts a batch on the disk; why not, if there is no room for it.
+    /// Puts on the disk what of a batch is not there yet; why not, if there is no room for it.
     fn store(&mut self, batch: &[Submission]) -> Result<Option<String>, WriterError> {
-        let has_records = batch
-            .iter()
-            .any(|submission| matches!(submission.item, Item::Record(_)));
+        let has_records = batch.iter().any(|submission| submission.record().is_some());
         // Once full, until the low-water mark: a vehicle that is let in for one record would only be refused the next.
         if let Some(reason) = self.full_reason().filter(|_| has_records) {
             return Ok(Some(reason));
         }
+        let first = self.next;
         let chunks = self.encode(batch);
         let coming: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
         if coming > 0
@@ -148,7 +151,7 @@ impl Writer {
             .iter()
             .filter_map(|submission| match &submission.item {
                 Item::DeadLetter(letter) => Some(letter),
-                Item::Record(_) => None,
+                Item::Sent(_) | Item::Record(_) => None,
             })
             .collect();
         if !letters.is_empty() {
@@ -168,8 +171,23 @@ impl Writer {
             drop(tail);
             self.shared.committed.send_replace(end);
         }
-        self.shared.counts.committed(batch.len() - letters.len(), coming);
+        // Nothing is written for what is there already.
+        if coming > 0 || !letters.is_empty() {
+            self.shared.counts.committed(self.next - first, coming);
+        }
         Ok(None)
+    }
+
+    /// The batch is on the disk: what is in it is known from here on.
+    fn remember(&mut self, fresh: &Fresh) {
+        self.duplicates.remember(fresh);
+        if fresh.duplicates > 0 {
+            self.shared.counts.duplicates(fresh.duplicates);
+            tracing::debug!(
+                records = fresh.duplicates,
+                "sent again and stored already: acknowledged again"
+            );
+        }
     }
 
     /// The batch's records as chunks, numbered from `next` on.
@@ -179,9 +197,7 @@ impl Writer {
         let mut first = self.next;
         let mut number = first;
         for submission in batch {
-            let Item::Record(record) = &submission.item else {
-                continue;
-            };
+            let Some(record) = submission.record() else { continue };
             append_frame(&mut bytes, self.saved.queue, number, record);
             number += 1;
             if bytes.len() >= CHUNK_BYTES {

@@ -277,6 +277,18 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     assert_eq!(new.len(), 5, "{what:?}");
     let last = sound.records.keys().next_back().copied();
     assert!(Some(new[0].0) > last, "a number is used again: {what:?}");
+    // What nobody is handed is not known either: sent again, it is stored.
+    let mut submitter = queue.submitter();
+    for number in &missing {
+        let handed_in = submitter
+            .submit(Item::Sent(sound.records[number].clone()))
+            .now_or_never();
+        handed_in.expect("there is room in the line").unwrap();
+    }
+    while submitter.committed() < missing.len() as u64 {
+        assert!(writer.turn(Instant::now()).unwrap());
+    }
+    assert_eq!(queue.snapshot().duplicates, 0, "{what:?}");
 }
 
 /// Reads again what fails, as the forwarder does.

@@ -21,6 +21,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     keep_free: 0,
     when_full: WhenFull::Refuse,
     max_age: None,
+    duplicate_window: 4 << 20,
 };
 
 pub(crate) fn record(number: u64) -> Record {

@@ -2,10 +2,10 @@
 //!
 //! The real writer works on a simulated disk. Before any of its calls the power may be cut: what the disk then has is
 //! opened like after any start, and every record that was acknowledged by then must be there, once and in order.
+//! Vehicles send again what was not acknowledged, and now and then what was: within the window it is stored once.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -37,22 +37,35 @@ pub(crate) const SETTINGS: Settings = Settings {
     keep_free: 0,
     when_full: WhenFull::Refuse,
     max_age: None,
+    duplicate_window: 1 << 20,
 };
 
 /// A record by vehicle and its own count.
 type Txid = (usize, u64);
 
-/// What each number of each queue stood for.
-type Numbers = BTreeMap<([u8; 16], u64), Txid>;
+/// What each number of each queue stood for, and the one number of each record.
+#[derive(Default, Clone)]
+struct Numbers {
+    records: BTreeMap<([u8; 16], u64), Txid>,
+    stored: BTreeMap<Txid, u64>,
+}
 
-/// One vehicle as it lives through restarts of the gateway. What was not acknowledged then is not sent again, so that
-/// every record is sent once.
+/// One vehicle as it lives through restarts of the gateway. What was not acknowledged then is sent again before anything
+/// new, or never.
 struct Vehicle {
     submitter: Option<Submitter>,
-    /// Its first record of this connection, and how many were sent in all.
-    first: u64,
+    /// What it handed in on this connection, in that order.
+    handed: Vec<u64>,
+    /// What it is going to send again first.
+    again: VecDeque<u64>,
+    /// What is before this one and was not acknowledged is never sent again.
+    given_up: u64,
+    /// How many records it has made in all.
     sent: u64,
-    acked: Vec<Range<u64>>,
+    /// Acknowledged on earlier connections.
+    acked: Vec<u64>,
+    /// Of these, those that the gateway has to know when they are sent again.
+    known: Vec<u64>,
     /// Of its first so many records any may be gone, because they were to be purged.
     purged: u64,
     /// And of its first so many all must be: the purge has ended.
@@ -60,19 +73,47 @@ struct Vehicle {
 }
 
 impl Vehicle {
-    fn acked(&self) -> Vec<Range<u64>> {
-        let now = self
-            .submitter
-            .as_ref()
-            .map(|submitter| self.first..self.first + submitter.committed());
-        self.acked.iter().cloned().chain(now).collect()
+    fn acked_now(&self) -> &[u64] {
+        let submitter = self.submitter.as_ref();
+        let acked = submitter.map_or(0, |submitter| submitter.committed() as usize);
+        &self.handed[..acked]
+    }
+
+    fn acked(&self) -> Vec<u64> {
+        [&self.acked, self.acked_now()].concat()
+    }
+
+    /// What it sends next: something that was not acknowledged, now and then something that was, or else a new record.
+    fn next(&mut self, rng: &mut StdRng) -> u64 {
+        if let Some(count) = self.again.pop_front() {
+            return count;
+        }
+        if below(rng, 8) == 0 {
+            let old = if below(rng, 2) == 0 {
+                &self.known[..]
+            } else {
+                &self.handed
+            };
+            let last = old.len().saturating_sub(40);
+            let old = old.get(last + below(rng, (old.len() - last).max(1)));
+            // What is to be purged may be stored again, but then nobody can say what has to be there.
+            if let Some(count) = old.filter(|count| **count >= self.purged) {
+                return *count;
+            }
+        }
+        self.fresh()
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent - 1
     }
 }
 
 /// What is known at the moment of a cut.
 #[derive(Clone)]
 struct Seen {
-    acked: Vec<Vec<Range<u64>>>,
+    acked: Vec<Vec<u64>>,
     sent: Vec<u64>,
     purged: Vec<u64>,
     erased: Vec<u64>,
@@ -84,6 +125,8 @@ pub(crate) struct Report {
     pub(crate) cuts: u64,
     pub(crate) starts: u64,
     pub(crate) records: u64,
+    /// Records that were known when they were sent again.
+    pub(crate) duplicates: u64,
     /// By limits, counted for each destination, and again each time.
     pub(crate) dropped: u64,
 }
@@ -107,6 +150,8 @@ pub(crate) fn run_with_fault(seed: u64, fault: Option<Fault>) -> (u64, Option<&'
 }
 
 struct Run {
+    /// What decides how large each record is: sent again, it has to be the same.
+    sizes: u64,
     rng: StdRng,
     runtime: tokio::runtime::Runtime,
     vehicles: Arc<Mutex<Vec<Vehicle>>>,
@@ -120,10 +165,11 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         Self {
+            sizes: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             rng: seeded(seed),
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             vehicles: Arc::default(),
-            numbers: BTreeMap::new(),
+            numbers: Numbers::default(),
             advanced: DESTINATIONS.map(|name| (name, 0)).into(),
             report: Report::default(),
         }
@@ -144,9 +190,10 @@ impl Run {
     /// From a start to an end of any kind. Returns what the next start finds.
     fn life(&mut self, state: State) -> State {
         self.report.starts += 1;
+        let there = self.there(&state);
         let disk = SimDisk::new(state);
         let (queue, mut writer) = self.open(&disk);
-        self.connect(&queue);
+        self.connect(&queue, Some(&there));
         let images: Arc<Mutex<Vec<(State, Seen)>>> = Arc::default();
         self.cut_now_and_then(&disk, &images);
         for _ in 0..self.rng.random_range(5..40) {
@@ -161,6 +208,7 @@ impl Run {
                 return next;
             }
         }
+        self.report.duplicates += queue.snapshot().duplicates;
         let kept = self.disconnect();
         match below(&mut self.rng, 3) {
             // Stopped, killed, or the power went between two calls.
@@ -183,7 +231,7 @@ impl Run {
     fn with_fault(mut self, fault: Option<Fault>) -> (u64, Option<&'static str>) {
         let disk = SimDisk::new(State::default());
         let (queue, mut writer) = self.open(&disk);
-        self.connect(&queue);
+        self.connect(&queue, None);
         for _ in 0..3 {
             self.send(&mut writer).unwrap();
             self.confirm(&queue);
@@ -193,7 +241,8 @@ impl Run {
         disk.set_fault(fault);
         match self.try_open(&disk) {
             Ok((queue, mut writer)) => {
-                self.connect(&queue);
+                // A start that could not read something does not know what is in it.
+                self.connect(&queue, None);
                 if let Err(error) = self.work(&queue, &mut writer) {
                     names_a_file(&error.to_string());
                 }
@@ -236,22 +285,58 @@ impl Run {
         Ok((queue, writer))
     }
 
-    fn connect(&mut self, queue: &Queue) {
-        let mut vehicles = self.vehicles();
+    /// The records that are in the segments.
+    fn there(&self, state: &State) -> BTreeSet<Txid> {
+        let disk = SimDisk::new(state.clone());
+        let (queue, _writer) = self.open(&disk);
+        queue.register("somebody new", true);
+        let records = self.runtime.block_on(drain(&queue, "somebody new")).unwrap();
+        let mut numbers = Numbers::default();
+        records.iter().map(|queued| numbers.note(queued)).collect()
+    }
+
+    /// `there`: what a start found, if vehicles send again what they sent before.
+    fn connect(&mut self, queue: &Queue, there: Option<&BTreeSet<Txid>>) {
+        let mut vehicles = self.vehicles.lock().unwrap();
         if vehicles.is_empty() {
             vehicles.extend((0..SENDERS).map(|_| Vehicle {
-                submitter: Some(queue.submitter()),
-                first: 0,
+                submitter: None,
+                handed: Vec::new(),
+                again: VecDeque::new(),
+                given_up: 0,
                 sent: 0,
                 acked: Vec::new(),
+                known: Vec::new(),
                 purged: 0,
                 erased: 0,
             }));
-            return;
         }
-        for vehicle in vehicles.iter_mut() {
+        for (number, vehicle) in vehicles.iter_mut().enumerate() {
             vehicle.submitter = Some(queue.submitter());
-            vehicle.first = vehicle.sent;
+            vehicle.handed.clear();
+            let there = there.filter(|_| number != VEHICLES && below(&mut self.rng, 3) > 0);
+            let is_there = |count: u64| there.is_some_and(|there| there.contains(&(number, count)));
+            let acked: BTreeSet<u64> = vehicle.acked.iter().copied().collect();
+            vehicle.known = acked.iter().copied().filter(|count| is_there(*count)).collect();
+            let not_acked = vehicle.given_up.max(vehicle.purged)..vehicle.sent;
+            // What every destination has had, and is in no segment any more, would be stored again.
+            let again = not_acked.filter(|count| {
+                !acked.contains(count) && (is_there(*count) || !self.numbers.stored.contains_key(&(number, *count)))
+            });
+            vehicle.again = again.collect();
+            if there.is_none() {
+                vehicle.again.clear();
+                vehicle.given_up = vehicle.sent;
+            }
+        }
+    }
+
+    /// The bytes of a record's payload.
+    fn size(&self, (vehicle, count): Txid) -> usize {
+        let mut rng = seeded(self.sizes ^ (vehicle as u64) << 32 ^ count);
+        match below(&mut rng, 8) {
+            0 => rng.random_range(0..9000),
+            _ => rng.random_range(0..400),
         }
     }
 
@@ -281,26 +366,25 @@ impl Run {
         let count = if below(&mut self.rng, 4) == 0 { 60 } else { 6 };
         for _ in 0..self.rng.random_range(1..count) {
             let number = below(&mut self.rng, SENDERS);
-            let bytes = match below(&mut self.rng, 8) {
-                0 => self.rng.random_range(0..9000),
-                _ => self.rng.random_range(0..400),
-            };
             let mut vehicles = self.vehicles.lock().unwrap();
             let vehicle = &mut vehicles[number];
-            let Some(submitter) = vehicle
-                .submitter
-                .as_mut()
-                .filter(|submitter| submitter.refusal().is_none())
-            else {
+            let submitter = vehicle.submitter.as_ref();
+            if submitter.is_none_or(|submitter| submitter.refusal().is_some()) {
                 continue;
+            }
+            let count = match number {
+                VEHICLES => vehicle.fresh(),
+                _ => vehicle.next(&mut self.rng),
             };
+            let bytes = self.size((number, count));
             let item = match number {
-                VEHICLES => Item::DeadLetter(dead_letter((number, vehicle.sent), bytes)),
-                _ => Item::Record(record((number, vehicle.sent), bytes)),
+                VEHICLES => Item::DeadLetter(dead_letter((number, count), bytes)),
+                _ => Item::Sent(record((number, count), bytes)),
             };
+            let submitter = vehicle.submitter.as_mut().expect("it was there just above");
             let handed_in = submitter.submit(item).now_or_never();
             handed_in.expect("there is room in the line").unwrap();
-            vehicle.sent += 1;
+            vehicle.handed.push(count);
             self.report.records += 1;
         }
         // More than one batch when they are large.
@@ -317,6 +401,7 @@ impl Run {
             let mut vehicles = self.vehicles();
             let vehicle = &mut vehicles[number];
             vehicle.purged = vehicle.sent;
+            vehicle.again.clear();
             vehicle.sent
         };
         let vin = record((number, 0), 0).vin;
@@ -336,7 +421,7 @@ impl Run {
     fn drop_oldest(&mut self, queue: &Queue, writer: &mut Writer) {
         for destination in DESTINATIONS {
             for queued in &self.runtime.block_on(drain(queue, destination)).unwrap() {
-                note(&mut self.numbers, queued);
+                self.numbers.note(queued);
             }
         }
         let tight = Settings {
@@ -364,7 +449,7 @@ impl Run {
         // What cannot be read now is read another time.
         let records = self.runtime.block_on(drain(queue, destination)).unwrap_or_default();
         for queued in &records {
-            note(&mut self.numbers, queued);
+            self.numbers.note(queued);
         }
         let taken = match below(&mut self.rng, 3) {
             0 => records.len(),
@@ -412,7 +497,7 @@ impl Run {
             let mut found = BTreeSet::new();
             let mut newest = [None; VEHICLES];
             for queued in &records {
-                let (vehicle, count) = note(&mut numbers, queued);
+                let (vehicle, count) = numbers.note(queued);
                 assert!(count < seen.sent[vehicle], "{vehicle}/{count} was never sent");
                 assert!(
                     count >= seen.erased[vehicle],
@@ -427,9 +512,9 @@ impl Run {
                 found.insert((vehicle, count));
             }
             let (first, end) = ((queue.id().0, 0), (queue.id().0, cursor));
-            let confirmed: BTreeSet<Txid> = self.numbers.range(first..end).map(|(_, txid)| *txid).collect();
+            let confirmed: BTreeSet<Txid> = self.numbers.records.range(first..end).map(|(_, txid)| *txid).collect();
             for (vehicle, acked) in seen.acked.iter().enumerate().take(VEHICLES) {
-                for count in acked.iter().cloned().flatten() {
+                for count in acked.iter().copied() {
                     let txid = (vehicle, count);
                     assert!(
                         found.contains(&txid)
@@ -443,7 +528,7 @@ impl Run {
         }
         let letters = dead_letters(&disk);
         assert!(letters.is_sorted(), "{letters:?}");
-        for count in seen.acked.get(VEHICLES).into_iter().flatten().cloned().flatten() {
+        for count in seen.acked.get(VEHICLES).into_iter().flatten().copied() {
             let kept = letters.contains(&count) || set_aside((VEHICLES, count));
             assert!(kept, "dead letter {count} was durable and is lost");
         }
@@ -486,18 +571,25 @@ fn seen(vehicles: &[Vehicle]) -> Seen {
     }
 }
 
-/// A number stands for one record, whatever happens.
-fn note(numbers: &mut Numbers, queued: &Queued) -> Txid {
-    let text = String::from_utf8(queued.record.txid.to_vec()).unwrap();
-    let (vehicle, count) = text.trim_matches(['<', '>']).split_once('/').unwrap();
-    let txid = (vehicle.parse().unwrap(), count.parse().unwrap());
-    let before = numbers.insert((queued.id.queue.0, queued.id.number), txid);
-    assert!(
-        before.is_none_or(|before| before == txid),
-        "number {} stood for {before:?} and stands for {txid:?}",
-        queued.id.number
-    );
-    txid
+impl Numbers {
+    /// A number stands for one record and a record has one number, whatever happens.
+    fn note(&mut self, queued: &Queued) -> Txid {
+        let text = String::from_utf8(queued.record.txid.to_vec()).unwrap();
+        let (vehicle, count) = text.trim_matches(['<', '>']).split_once('/').unwrap();
+        let txid = (vehicle.parse().unwrap(), count.parse().unwrap());
+        let number = queued.id.number;
+        let before = self.records.insert((queued.id.queue.0, number), txid);
+        assert!(
+            before.is_none_or(|before| before == txid),
+            "number {number} stood for {before:?} and stands for {txid:?}"
+        );
+        let before = self.stored.insert(txid, number);
+        assert!(
+            before.is_none_or(|before| before == number),
+            "{txid:?} is stored twice, as {before:?} and as {number}"
+        );
+        txid
+    }
 }
 
 fn text((vehicle, count): Txid) -> Vec<u8> {

@@ -1,6 +1,7 @@
-//! A vehicle that sends the same payload until the gateway ends it.
+//! A vehicle that sends the same payload, under transaction ids of their own, until the gateway ends it.
 #![allow(dead_code)]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +55,9 @@ async fn connect(daemon: &Daemon, vehicle: usize) -> (String, WebSocketStream<Tl
     (vehicle.vin, socket)
 }
 
+/// Records that were sent, so that each has a transaction id of its own.
+static SENT: AtomicU64 = AtomicU64::new(0);
+
 /// Sends at most so many: how many were acknowledged, and the close code if the gateway ended it.
 pub(crate) async fn send(
     daemon: &Daemon,
@@ -64,8 +68,9 @@ pub(crate) async fn send(
 ) -> (u64, Option<CloseCode>) {
     let (vin, mut socket) = connect(daemon, vehicle).await;
     for number in 0..records {
+        let sent = SENT.fetch_add(1, Ordering::Relaxed);
         let message = envelope::stream(&Stream {
-            txid: format!("{vin}-{number}").into(),
+            txid: format!("{vin}-{sent}").into(),
             topic: Bytes::copy_from_slice(topic.as_bytes()),
             payload: Bytes::copy_from_slice(payload),
             ..Stream::default()

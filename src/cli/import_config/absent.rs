@@ -23,19 +23,11 @@ pub(super) fn name(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
             );
         }
     }
-    for (key, instead) in [
-        (
-            "vins_signal_tracking_enabled",
-            "signals are not counted by VIN; count them where they are consumed",
-        ),
-        (
+    if root.value("airbrake").is_some_and(|value| !value.is_nothing()) {
+        draft.lost(
             "airbrake",
             "errors go to the journal; `journalctl -u waystation -p warning` shows them, and /metrics counts them",
-        ),
-    ] {
-        if root.value(key).is_some_and(|value| !value.is_nothing()) {
-            draft.lost(key, instead);
-        }
+        );
     }
     for key in ["reliable_ack_sources", "reliable_ack", "reliable_ack_workers"] {
         if root.value(key).is_some() {

@@ -87,6 +87,22 @@ impl<'j> Object<'j> {
         }
     }
 
+    /// An array of texts, if there is one in it.
+    pub(super) fn texts(&self, name: &'static str, draft: &mut Draft) -> Option<Vec<&'j str>> {
+        let text = |value: &'j Json| match value {
+            Json::Text(text) => Some(text.as_str()),
+            _ => None,
+        };
+        let texts = match self.value(name)? {
+            Json::Array(values) => values.iter().map(text).collect(),
+            _ => None,
+        };
+        match texts {
+            Some(texts) => Some(texts).filter(|texts: &Vec<_>| !texts.is_empty()),
+            None => self.wrong(name, "an array of strings", draft),
+        }
+    }
+
     /// A whole number that is not 0: that is no number to Tesla's server.
     pub(super) fn number(&self, name: &'static str, draft: &mut Draft) -> Option<i64> {
         match self.value(name)? {

@@ -13,6 +13,7 @@ use super::routes::Routes;
 const ANYWHERE: &str = "[::]:443";
 const CERTIFICATE: &str = "/etc/waystation/tls/fullchain.pem";
 const PRIVATE_KEY: &str = "/etc/waystation/tls/privkey.pem";
+const SIGNAL_VINS: &str = "vins_signal_tracking_enabled";
 const VEHICLE_CA: &str = "/etc/waystation/vehicle-ca.pem";
 
 /// `[listener]`, and what is to be said of `[queue]`.
@@ -177,8 +178,21 @@ pub(super) fn log_destination(root: &Object<'_>, routes: &Routes<'_>, draft: &mu
     draft.section(section);
 }
 
-/// `[admin]`: one port for what was two.
+/// `[admin]`: one port for what was two, and whose signals are counted.
 pub(super) fn admin(root: &Object<'_>, draft: &mut Draft) {
+    let mut section = Section::new("admin");
+    let has_port = port(root, &mut section, draft);
+    let vins = root.texts(SIGNAL_VINS, draft);
+    if let Some(vins) = &vins {
+        section.entry(Entry::new("signal_vins", list(vins), SIGNAL_VINS));
+    }
+    if has_port || vins.is_some() {
+        draft.section(section);
+    }
+}
+
+/// Where status and metrics are, if the file says it.
+fn port(root: &Object<'_>, section: &mut Section, draft: &mut Draft) -> bool {
     let status = root.number("status_port", draft);
     let monitoring = root.object("monitoring", draft);
     let metrics = monitoring
@@ -192,9 +206,8 @@ pub(super) fn admin(root: &Object<'_>, draft: &mut Draft) {
         monitoring.finish(draft);
     }
     let Some(port) = metrics.or(status) else {
-        return;
+        return false;
     };
-    let mut section = Section::new("admin");
     section.comment("Status page, /status and /metrics on one port, which asks for no password.");
     if let (Some(metrics), Some(status)) = (metrics, status)
         && metrics != status
@@ -229,7 +242,7 @@ pub(super) fn admin(root: &Object<'_>, draft: &mut Draft) {
         Err(_) => format!("{address}:{port}"),
     };
     section.entry(Entry::new("bind", text(&bind), from));
-    draft.section(section);
+    true
 }
 
 /// `[log]`.

@@ -57,6 +57,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), QueueError> {
     // Nothing that is here goes for what comes: with no room left the import ends, and can go on later.
     config.queue.when_full = WhenFull::Refuse;
     config.queue.max_age = None;
+    // Imported records are not held against it.
+    config.queue.duplicate_window = 0;
     let (queue, writer) = super::open(&config)?;
     let imported = each(args, |file, skip| runtime.block_on(read(&queue, file, skip)));
     let closed = writer.close();

@@ -357,7 +357,7 @@ proptest! {
         let out = transform(record_type, "VIN", &payload);
         if good {
             let out = out.unwrap();
-            prop_assert_eq!(validate(kind, &out), Ok(()));
+            prop_assert!(validate(kind, &out).is_ok());
         }
     }
 
@@ -365,10 +365,10 @@ proptest! {
     fn what_validates_is_what_a_strict_decoder_accepts_too(payload in payloads()) {
         // prost refuses known fields of another wire type; all that it accepts must be accepted here.
         if Payload::decode(&payload[..]).is_ok() {
-            prop_assert_eq!(validate(Kind::Vehicle, &payload), Ok(()));
+            prop_assert!(validate(Kind::Vehicle, &payload).is_ok());
         }
         if VehicleErrors::decode(&payload[..]).is_ok() {
-            prop_assert_eq!(validate(Kind::Errors, &payload), Ok(()));
+            prop_assert!(validate(Kind::Errors, &payload).is_ok());
         }
     }
 

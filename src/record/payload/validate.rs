@@ -12,12 +12,16 @@ use super::{
 ///
 /// A field that is not known, or known with another wire type, is kept and is no error; an unknown field's inside is only
 /// looked into as far as groups need it.
-pub fn validate(kind: Kind, payload: &[u8]) -> Result<(), PayloadError> {
+///
+/// Returns how many signals are in it: the data of a V record, the alerts, the errors.
+pub fn validate(kind: Kind, payload: &[u8]) -> Result<u64, PayloadError> {
     check(Message::root(kind), payload)
 }
 
-/// Recursion is as deep as the tables are: no message holds itself.
-fn check(message: &'static Message, body: &[u8]) -> Result<(), PayloadError> {
+/// Recursion is as deep as the tables are: no message holds itself. Returns how many messages are repeated in this one:
+/// those of a root are its signals.
+fn check(message: &'static Message, body: &[u8]) -> Result<u64, PayloadError> {
+    let mut repeated = 0;
     let mut fields = Fields::of(body);
     while let Some(field) = fields.next()? {
         let Wire::Bytes(bytes) = field.wire else {
@@ -27,7 +31,13 @@ fn check(message: &'static Message, body: &[u8]) -> Result<(), PayloadError> {
             continue;
         };
         match known.shape {
-            Shape::Message(inner) | Shape::Map(inner) => check(Message::at(inner), bytes)?,
+            Shape::Message(inner) => {
+                check(Message::at(inner), bytes)?;
+                repeated += u64::from(known.repeated);
+            }
+            Shape::Map(inner) => {
+                check(Message::at(inner), bytes)?;
+            }
             Shape::String if std::str::from_utf8(bytes).is_err() => {
                 return Err(PayloadError::Utf8 {
                     message: &message.name,
@@ -42,7 +52,7 @@ fn check(message: &'static Message, body: &[u8]) -> Result<(), PayloadError> {
             _ => {}
         }
     }
-    Ok(())
+    Ok(repeated)
 }
 
 #[cfg(test)]
@@ -54,13 +64,26 @@ mod tests {
     #[test]
     fn an_empty_payload_is_good() {
         for kind in Kind::ALL {
-            assert_eq!(validate(kind, b""), Ok(()));
+            assert_eq!(validate(kind, b""), Ok(0));
         }
     }
 
     #[test]
+    fn data_alerts_and_errors_are_counted_and_what_is_in_them_is_not() {
+        // Two data, one of them empty, and created_at.
+        assert_eq!(validate(V, b"\x0a\x02\x08\x04\x0a\x00\x12\x00"), Ok(2));
+        // An alert with two audiences and a time; an error with two tags.
+        let alert = b"\x0a\x08\x10\x01\x10\x02\x1a\x02\x08\x01";
+        assert_eq!(validate(Kind::Alerts, alert), Ok(1));
+        assert_eq!(validate(Kind::Errors, b"\x0a\x04\x1a\x00\x1a\x00\x0a\x00"), Ok(2));
+        assert_eq!(validate(Kind::Connectivity, b"\x2a\x00\x22\x00"), Ok(0));
+        // data as a number is no datum.
+        assert_eq!(validate(V, b"\x08\x01"), Ok(0));
+    }
+
+    #[test]
     fn strings_are_utf8_at_every_level() {
-        let utf8 = |result: Result<(), PayloadError>| match result {
+        let utf8 = |result: Result<u64, PayloadError>| match result {
             Err(PayloadError::Utf8 { field, .. }) => field,
             other => panic!("{other:?}"),
         };
@@ -75,16 +98,16 @@ mod tests {
 
     #[test]
     fn unknown_fields_may_hold_anything() {
-        assert_eq!(validate(V, b"\x7a\x01\xff"), Ok(()));
-        assert_eq!(validate(V, b"\x7b\x0a\x01\xff\x7c"), Ok(()));
+        assert_eq!(validate(V, b"\x7a\x01\xff"), Ok(0));
+        assert_eq!(validate(V, b"\x7b\x0a\x01\xff\x7c"), Ok(0));
     }
 
     #[test]
     fn a_known_field_with_another_wire_type_counts_as_unknown() {
         // vin as a number, data as a group, a datum's key as bytes that are no varint.
-        assert_eq!(validate(V, b"\x18\x01"), Ok(()));
-        assert_eq!(validate(V, b"\x0b\x0c"), Ok(()));
-        assert_eq!(validate(V, b"\x0a\x03\x0a\x01\xff"), Ok(()));
+        assert_eq!(validate(V, b"\x18\x01"), Ok(0));
+        assert_eq!(validate(V, b"\x0b\x0c"), Ok(0));
+        assert_eq!(validate(V, b"\x0a\x03\x0a\x01\xff"), Ok(1));
     }
 
     #[test]
@@ -96,12 +119,12 @@ mod tests {
             Err(PayloadError::FieldNumber(0))
         );
         // Not three letters of a name, but a VIN.
-        assert_eq!(validate(Kind::Connectivity, b"\x0a\x03abc"), Ok(()));
+        assert_eq!(validate(Kind::Connectivity, b"\x0a\x03abc"), Ok(0));
     }
 
     #[test]
     fn repeated_enums_come_packed_or_not() {
-        assert_eq!(validate(Kind::Alerts, b"\x0a\x06\x10\x01\x12\x02\x02\x03"), Ok(()));
+        assert_eq!(validate(Kind::Alerts, b"\x0a\x06\x10\x01\x12\x02\x02\x03"), Ok(1));
         assert_eq!(
             validate(Kind::Alerts, b"\x0a\x03\x12\x01\x80"),
             Err(PayloadError::Truncated)
