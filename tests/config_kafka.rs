@@ -267,7 +267,7 @@ fn check_tries_files_and_properties_without_connecting_anywhere() {
             case.check(),
             format!(
                 "✗ destination \"cloud\": properties.\"{key}\": cannot read {path}: No such file or directory (os \
-                 error 2); name a file in PEM form that the gateway may read"
+                 error 2); name a file that is there, and let the gateway read it"
             )
         );
     }

@@ -96,6 +96,10 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
     assert_eq!(properties["linger.ms"], "50");
     assert_eq!(properties["socket.keepalive.enable"], "true");
     assert_eq!(properties["sasl.password"], "of \"kafka\" \\ 7");
+    assert!(
+        toml.contains("\n#password_file = \"/etc/waystation/kafka-password\"\n"),
+        "{toml}"
+    );
     for refused in ["acks", "message.timeout.ms", "partitioner", "go.delivery.reports"] {
         assert!(!properties.contains_key(refused), "{refused}");
         assert!(said.contains(&format!("kafka.{refused}: ")), "{refused}: {said}");

@@ -32,7 +32,6 @@ impl Settings {
         let mut client = ClientConfig::new();
         // Room for the largest record with its headers; what the broker takes is its own business.
         client.set("message.max.bytes", "1100000");
-        client.set("linger.ms", "5");
         // So long a topic may be unknown before that is an error. A topic that is only on its way is met by the next try.
         client.set("topic.metadata.propagation.max.ms", "5000");
         for (key, value) in &config.properties {
@@ -89,7 +88,7 @@ fn readable(key: &str, path: &Path) -> Result<(), String> {
     };
     read.map_err(|error| {
         format!(
-            "properties.\"{key}\": cannot read {}: {error}; name a file in PEM form that the gateway may read",
+            "properties.\"{key}\": cannot read {}: {error}; name a file that is there, and let the gateway read it",
             path.display()
         )
     })

@@ -238,12 +238,33 @@ impl Daemon {
         rate: f64,
         live: &Arc<Live>,
     ) -> JoinHandle<Vec<VehicleTally>> {
+        self.fleet(vehicles, Some(records), rate, live, CancellationToken::new())
+    }
+
+    /// Vehicles that send until they are told to stop.
+    pub(crate) fn drive_until(
+        &self,
+        stop: &CancellationToken,
+        vehicles: usize,
+        rate: f64,
+    ) -> JoinHandle<Vec<VehicleTally>> {
+        self.fleet(vehicles, None, rate, &Arc::new(Live::default()), stop.clone())
+    }
+
+    fn fleet(
+        &self,
+        vehicles: usize,
+        records: Option<u64>,
+        rate: f64,
+        live: &Arc<Live>,
+        stop: CancellationToken,
+    ) -> JoinHandle<Vec<VehicleTally>> {
         let vehicles = simulate::load_vehicles(self.dir.path(), vehicles).unwrap();
         let live = Arc::clone(live);
         let plan = Plan {
             connect: format!("localhost:{}", self.port),
             rate,
-            records: Some(records),
+            records,
             duration: None,
             window: 64,
             mix: Mix([80, 10, 10]),
@@ -252,7 +273,7 @@ impl Daemon {
         };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(simulate::run_fleet(vehicles, plan, live, CancellationToken::new()))
+            runtime.block_on(simulate::run_fleet(vehicles, plan, live, stop))
         })
     }
 }

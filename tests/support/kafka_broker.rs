@@ -82,16 +82,25 @@ impl Cluster {
         Self::made(&["broker,controller"])
     }
 
+    /// The same behind a proxy that listens on this port and leads to the other one: clients are told to come there.
+    pub(crate) fn behind(proxy: u16, plain: u16) -> Self {
+        Self::at(&["broker,controller"], Some((plain, proxy)))
+    }
+
     /// A controller and two brokers, started; the brokers are nodes 1 and 2.
     pub(crate) fn pair() -> Self {
         Self::made(&["controller", "broker", "broker"])
     }
 
     fn made(roles: &[&str]) -> Self {
+        Self::at(roles, None)
+    }
+
+    fn at(roles: &[&str], plain: Option<(u16, u16)>) -> Self {
         let (brokers, clients) = (authority("Brokers"), authority("Clients"));
         let controller = free_port();
         let nodes = roles.iter().enumerate().map(|(id, roles)| {
-            let node = Node::new(id, roles, controller);
+            let node = Node::new(id, roles, controller, plain);
             let server = server_certificate(&brokers, "localhost");
             node.write("server.pem", key_pem(&server) + &chain_pem(&server));
             node.write("clients.pem", clients.certificate.pem());
@@ -178,18 +187,20 @@ impl Cluster {
 }
 
 impl Node {
-    /// Formats its directory. Node 0 is the controller.
-    fn new(id: usize, roles: &str, controller: u16) -> Self {
+    /// Formats its directory. Node 0 is the controller. `plain`: where it listens, and where clients are told to come.
+    fn new(id: usize, roles: &str, controller: u16, plain: Option<(u16, u16)>) -> Self {
         let dir = directory();
         let serves = roles.contains("broker");
-        let [plain, secured, certified] = [(); 3].map(|()| free_port());
-        let serving =
-            format!("PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secured},SSL://localhost:{certified}");
+        let [free, secured, certified] = [(); 3].map(|()| free_port());
+        let (plain, advertised) = plain.unwrap_or((free, free));
+        let at =
+            |plain| format!("PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secured},SSL://localhost:{certified}");
+        let (serving, advertised) = (at(plain), at(advertised));
         let of_controller = format!("CONTROLLER://127.0.0.1:{controller}");
         let listeners = match roles {
             "controller" => format!("listeners={of_controller}"),
-            "broker" => format!("listeners={serving}\nadvertised.listeners={serving}"),
-            _ => format!("listeners={of_controller},{serving}\nadvertised.listeners={serving}"),
+            "broker" => format!("listeners={serving}\nadvertised.listeners={advertised}"),
+            _ => format!("listeners={of_controller},{serving}\nadvertised.listeners={advertised}"),
         };
         let voters = format!("controller.quorum.voters=0@127.0.0.1:{controller}");
         let config = format!("process.roles={roles}\nnode.id={id}\n{voters}\n{listeners}\n{PROPERTIES}");

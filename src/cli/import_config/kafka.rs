@@ -26,10 +26,24 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     let namespace = namespace(root, draft);
     section.entry(Entry::new("namespace", text(namespace), "namespace").or(NAMESPACE));
     decoded(root, &mut section, draft);
+    let entries = kafka.entries(draft);
+    for (property, key) in [
+        ("sasl.password", "password_file"),
+        ("ssl.key.password", "key_password_file"),
+    ] {
+        if entries.iter().any(|(name, _)| *name == property) {
+            section.comment(format!(
+                "A file is easier to protect: write the password into it, and this line instead of {property} below."
+            ));
+            section.unset(&format!(
+                "{key} = \"/etc/waystation/kafka-{}\"",
+                key.trim_end_matches("_file").replace('_', "-")
+            ));
+        }
+    }
     draft.section(section);
 
     let mut properties = Section::new("destinations.kafka.properties");
-    let entries = kafka.entries(draft);
     let written = |name: &str| {
         let found = entries.iter().find(|(key, _)| *key == name);
         found
