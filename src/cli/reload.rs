@@ -2,7 +2,7 @@
 //!
 //! The configuration is read when that is asked for; the files also when they have changed, whoever renewed them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::Published;
 use crate::config;
-use crate::gateway::Reloader;
+use crate::gateway::{Reloader, renewable};
 use crate::system::notify;
 use crate::system::watch::Watch;
 
@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(2);
 
 pub(super) struct Reloading<'p> {
     pub(super) reloader: Reloader,
+    /// The files that the configuration in force names, as they were before they were read.
+    pub(super) watch: Watch,
     pub(super) published: Arc<Published>,
     /// The configuration.
     pub(super) path: &'p Path,
@@ -28,7 +30,6 @@ pub(super) struct Reloading<'p> {
 impl Reloading<'_> {
     /// Reloads with each signal and each changed file; ends with neither.
     pub(super) async fn run(&mut self, hangup: &mut Signal) {
-        let mut watch = Watch::new(self.reloader.files());
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -37,19 +38,25 @@ impl Reloading<'_> {
                     Some(()) => {
                         notify::reloading();
                         self.reload().await;
-                        watch = Watch::new(self.reloader.files());
                         notify::ready();
                     }
                     None => std::future::pending().await,
                 },
-                _ = look.tick() => self.refresh(&watch.look()).await,
+                _ = look.tick() => self.refresh().await,
             }
         }
     }
 
     async fn reload(&mut self) {
         let kept = match config::load(self.path) {
-            Ok(config) => self.reloader.reload(config).await.map_err(|error| error.to_string()),
+            Ok(config) => {
+                let watch = Watch::new(renewable(&config));
+                let kept = self.reloader.reload(config).await;
+                if kept.is_ok() {
+                    self.watch = watch;
+                }
+                kept.map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match &kept {
@@ -64,7 +71,8 @@ impl Reloading<'_> {
     }
 
     /// Reads the files again that the configuration names, when some of them have changed.
-    async fn refresh(&mut self, changed: &[PathBuf]) {
+    async fn refresh(&mut self) {
+        let changed = self.watch.look();
         if changed.is_empty() {
             return;
         }

@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::reload::Reloading;
 use crate::config::{self, ConfigError};
-use crate::gateway::{Gateway, RunError, StartError};
+use crate::gateway::{Gateway, RunError, StartError, renewable};
+use crate::system::watch::Watch;
 use crate::system::{logging, notify, socket};
 
 /// Arguments of `run` and `check`.
@@ -57,12 +58,15 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
+        // Before they are read: what changes after that is noticed.
+        let watch = Watch::new(renewable(&config));
         let mut gateway = Gateway::start_on(config, socket::passed()?).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %gateway.address(), "waystation is ready");
         notify::ready();
         let (published, heartbeat) = (gateway.published(), gateway.heartbeat());
         let mut reloading = Reloading {
             reloader: gateway.reloader(),
+            watch,
             published: Arc::clone(&published),
             path: &args.config,
         };

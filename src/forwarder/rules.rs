@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::{self, RecordFormat, Routes, VinList};
+use crate::config::{self, DestinationKind, RecordFormat, Routes, VinList};
 use crate::record::Record;
 use crate::record::json::{self, JsonError};
 use crate::record::payload::{self, FieldFilter};
@@ -23,6 +23,8 @@ pub struct Rules {
     deny: BTreeSet<Arc<str>>,
     fields: FieldFilter,
     format: RecordFormat,
+    /// Whether what cannot be decoded is shown all the same, as a log does.
+    shows_all: bool,
     pub(super) flow: config::Flow,
 }
 
@@ -81,6 +83,7 @@ impl Rules {
             deny: load(name, "deny_file", &delivery.vins.deny)?,
             fields: delivery.fields.clone(),
             format: delivery.format,
+            shows_all: matches!(destination.kind, DestinationKind::Log(_)),
             flow: delivery.flow.clone(),
         })
     }
@@ -100,8 +103,11 @@ impl Rules {
     pub(super) fn payload(&self, record: &Record) -> Result<Option<Bytes>, String> {
         let transformed = payload::transform(&record.record_type, &record.vin, &record.payload);
         let selected = transformed.and_then(|payload| self.fields.select(&record.record_type, payload));
-        let Some(selected) = selected.map_err(|error| error.to_string())? else {
-            return Ok(None);
+        let selected = match selected {
+            Ok(Some(selected)) => selected,
+            Ok(None) => return Ok(None),
+            Err(_) if self.shows_all && self.fields == FieldFilter::All => record.payload.clone(),
+            Err(error) => return Err(error.to_string()),
         };
         match self.format {
             RecordFormat::Protobuf => Ok(Some(selected)),

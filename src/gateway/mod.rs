@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use destinations::{DestinationError, DestinationErrors, check as check_destination};
-pub use reload::{ReloadError, Reloader};
+pub use reload::{ReloadError, Reloader, renewable};
 
 use crate::admin::{self, Published};
 use crate::config::{self, Config};

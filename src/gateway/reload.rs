@@ -28,6 +28,19 @@ pub enum ReloadError {
     Queue(#[from] OrderError),
 }
 
+/// The files that a configuration names and that may be renewed while the gateway runs.
+pub fn renewable(config: &Config) -> Vec<PathBuf> {
+    let listener = &config.listener;
+    let mut files = vec![listener.certificate.clone(), listener.private_key.clone()];
+    files.extend(listener.vehicle_ca.iter().chain(&listener.vehicle_crl).cloned());
+    for destination in &config.destinations {
+        let vins = &destination.delivery.vins;
+        let lists = vins.allow.iter().chain([&vins.deny]);
+        files.extend(lists.filter_map(|list| list.file.clone()));
+    }
+    files
+}
+
 /// The parts of a running gateway that can change.
 pub struct Reloader {
     pub(super) current: Config,
@@ -73,23 +86,6 @@ impl Reloader {
     /// Reads the files that the configuration in force names again.
     pub async fn refresh(&mut self) -> Result<(), ReloadError> {
         self.reload(self.current.clone()).await.map(drop)
-    }
-
-    /// The files that it names and that can change while the gateway runs.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let listener = &self.current.listener;
-        let mut files = vec![listener.certificate.clone(), listener.private_key.clone()];
-        files.extend(listener.vehicle_ca.iter().chain(&listener.vehicle_crl).cloned());
-        for destination in &self.current.destinations {
-            let vins = &destination.delivery.vins;
-            files.extend(
-                vins.allow
-                    .iter()
-                    .chain([&vins.deny])
-                    .filter_map(|list| list.file.clone()),
-            );
-        }
-        files
     }
 
     /// The listener in force, with another one's files.
