@@ -42,7 +42,7 @@ enum Command {
     /// Run the gateway
     Run(run::ConfigArgs),
     /// Say everything that would keep the gateway from running, before it does
-    Check(run::ConfigArgs),
+    Check(check::CheckArgs),
     /// See it work: gateway, vehicles and upstream in one process, with an outage in the middle
     Demo(demo::DemoArgs),
     /// Vehicles, for trying and for load

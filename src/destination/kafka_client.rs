@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use tokio::sync::mpsc;
 
 use super::Outcome;
@@ -79,6 +80,51 @@ impl Settings {
         }
         Ok(client)
     }
+}
+
+impl Settings {
+    /// Asks the cluster who is in it: how many brokers there are, or why nobody answers. Waits for seconds.
+    pub(super) fn probe(&self) -> Result<usize, String> {
+        let mut client = self.with_secrets()?;
+        client.set_log_level(RDKafkaLogLevel::Emerg);
+        let producer: BaseProducer<Words> = client
+            .create_with_context(Words::default())
+            .map_err(|error| error.to_string())?;
+        producer
+            .client()
+            .fetch_metadata(None, PROBE)
+            .map(|metadata| metadata.brokers().len())
+            .map_err(|error| {
+                // What it has heard meanwhile says more than that the time is over.
+                producer.poll(Duration::from_millis(100));
+                let words = producer.client().context().0.lock();
+                let words = words.unwrap_or_else(PoisonError::into_inner).take();
+                words.unwrap_or_else(|| error.to_string())
+            })
+    }
+}
+
+/// How long a cluster that is asked for the first time may take.
+const PROBE: Duration = Duration::from_secs(8);
+
+/// Keeps the last reason that a broker was not reached.
+#[derive(Default)]
+struct Words(Mutex<Option<String>>);
+
+impl ClientContext for Words {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
+        let reason = reason.split(" (after ").next().unwrap_or(reason).to_owned();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(with_advice(reason));
+    }
+}
+
+impl ProducerContext for Words {
+    type DeliveryOpaque = ();
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 fn readable(key: &str, path: &Path) -> Result<(), String> {

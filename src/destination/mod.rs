@@ -120,6 +120,31 @@ pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn D
     })
 }
 
+/// Tries whether a destination can be reached as it is configured, without a record and under another name than the
+/// gateway's, so that one that runs does not notice. Ends with what answered, or why nothing did; blocks for seconds.
+pub fn probe(destination: &config::Destination, runtime: &tokio::runtime::Runtime) -> Result<String, String> {
+    match &destination.kind {
+        config::DestinationKind::Kafka(kafka) => {
+            let brokers = kafka_client::Settings::new(kafka)?.probe()?;
+            Ok(format!("the cluster answers, brokers: {brokers}"))
+        }
+        config::DestinationKind::Mqtt(mqtt) => {
+            let stranger = config::Mqtt {
+                client_id: Some(format!("waystation-check-{}", std::process::id())),
+                status: false,
+                ..mqtt.clone()
+            };
+            let broker = mqtt::Mqtt::new(&destination.name, &stranger, "check")?;
+            runtime.block_on(async {
+                let session = broker.connect().await.map_err(|error| error.to_string())?;
+                session.close().await;
+                Ok("the broker lets the gateway in".to_owned())
+            })
+        }
+        config::DestinationKind::Zmq(_) | config::DestinationKind::Log(_) => Ok("is on this machine".to_owned()),
+    }
+}
+
 /// A destination that its configuration does not make.
 #[derive(Debug, thiserror::Error)]
 #[error("destination {name:?}: {reason}")]

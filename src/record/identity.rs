@@ -131,6 +131,11 @@ impl IssuerTable {
         self.by_usage.insert(common_name.to_owned());
     }
 
+    /// Whether certificates of an issuer, by its common name, stand for anybody.
+    pub fn knows(&self, common_name: &str) -> bool {
+        self.direct.contains_key(common_name) || self.by_usage.contains(common_name)
+    }
+
     /// Makes an extended key usage, in dotted decimal, stand for a kind of client.
     pub fn add_oid(&mut self, oid: &str, client_type: &str) -> Result<(), UsageError> {
         let arcs: Option<Vec<u64>> = oid.split('.').map(|arc| arc.parse().ok()).collect();

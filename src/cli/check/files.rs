@@ -1,0 +1,219 @@
+//! The files of the listener, beyond what the gateway itself finds when it reads them: for which name, readable by whom,
+//! and whether the authorities can be those of vehicles.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::findings::Findings;
+use crate::config::Config;
+
+/// The user that the packaged unit runs the gateway as.
+const SERVICE: &str = "waystation";
+
+/// Whether the server's certificate is for the name that vehicles are configured with.
+pub(super) fn name(config: &Config, wanted: Option<&str>, findings: &mut Findings) {
+    let shown = format!("listener.certificate: {}", config.listener.certificate.display());
+    let Some(der) = first(&config.listener.certificate) else {
+        // Said when it was read.
+        return;
+    };
+    let Some(names) = names(&der) else { return };
+    let for_names = format!("{shown} is for {}", names.join(", "));
+    match wanted {
+        _ if names.is_empty() => findings.bad(format!(
+            "{shown} is for no host name (no DNS name among its subject alternative names), and no vehicle will take it; have it issued for the name that vehicles are configured with"
+        )),
+        None => findings.good(for_names),
+        Some(wanted) if names.iter().any(|name| covers(name, wanted)) => findings.good(for_names),
+        Some(wanted) => findings.bad(format!(
+            "{for_names} and not for {wanted}: vehicles that are configured with that will not take it; have it issued for {wanted}"
+        )),
+    }
+}
+
+/// Whether a name of a certificate stands for a host: itself, or with `*` for the first label.
+pub(super) fn covers(name: &str, host: &str) -> bool {
+    let (name, host) = (name.to_ascii_lowercase(), host.to_ascii_lowercase());
+    match name.strip_prefix("*.") {
+        Some(rest) => host.split_once('.').is_some_and(|(_, host)| host == rest),
+        None => name == host,
+    }
+}
+
+/// The host names of a certificate.
+pub(super) fn names(der: &[u8]) -> Option<Vec<String>> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let alternative = certificate.subject_alternative_name().ok()?;
+    let names = alternative.iter().flat_map(|names| &names.value.general_names);
+    let dns = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match **bytes {
+            [a, b, c, d] => Some(std::net::Ipv4Addr::new(a, b, c, d).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes)
+                .ok()
+                .map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+        },
+        _ => None,
+    });
+    Some(dns.collect())
+}
+
+fn first(path: &Path) -> Option<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(&fs::read(path).ok()?).next()?.ok()
+}
+
+/// Whether any authority has a name by which vehicles' certificates say who issued them.
+pub(super) fn authorities(config: &Config, findings: &mut Findings) {
+    let mut subjects = Vec::new();
+    for path in &config.listener.vehicle_ca {
+        let Ok(pem) = fs::read(path) else { return };
+        for der in CertificateDer::pem_slice_iter(&pem).flatten() {
+            if let Ok((_, certificate)) = X509Certificate::from_der(&der) {
+                let names = certificate.subject().iter_common_name();
+                subjects.extend(names.filter_map(|name| name.as_str().ok().map(str::to_owned)));
+            }
+        }
+    }
+    let known = |name: &String| config.identity.knows(name) || name.contains("Tesla");
+    if subjects.is_empty() || subjects.iter().any(known) {
+        return;
+    }
+    findings.bad(format!(
+        "listener.vehicle_ca: none of the authorities there ({}) is one that vehicles' certificates name as their issuer, so that no vehicle will get in; put the vehicles' authorities there, or add the issuer to [identity]",
+        subjects.join(", ")
+    ));
+}
+
+/// Whether the service's user can read what this user can. Only root can tell, and needs not be told of itself.
+pub(super) fn readable(config: &Config, findings: &mut Findings) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some(user) = User::of(SERVICE) else { return };
+    let listener = &config.listener;
+    let keys = [
+        ("listener.certificate", &listener.certificate),
+        ("listener.private_key", &listener.private_key),
+    ];
+    let lists = listener.vehicle_ca.iter().map(|path| ("listener.vehicle_ca", path));
+    let crls = listener.vehicle_crl.iter().map(|path| ("listener.vehicle_crl", path));
+    for (key, path) in keys.into_iter().chain(lists).chain(crls) {
+        if let Some(obstacle) = user.obstacle(path) {
+            findings.bad(format!(
+                "{key}: {} cannot be read by the user {SERVICE}: {obstacle}; chgrp it to {SERVICE} with g+r (directories g+x), or hand it over with LoadCredential= in the unit and name it \"credential:NAME\"",
+                path.display()
+            ));
+        }
+    }
+}
+
+/// A user and its groups.
+pub(super) struct User {
+    uid: u32,
+    gids: Vec<u32>,
+}
+
+impl User {
+    fn of(name: &str) -> Option<Self> {
+        let users = fs::read_to_string("/etc/passwd").ok()?;
+        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+        Self::parse(name, &users, &groups)
+    }
+
+    pub(super) fn parse(name: &str, users: &str, groups: &str) -> Option<Self> {
+        let user: Vec<&str> = users
+            .lines()
+            .map(|line| line.split(':').collect::<Vec<_>>())
+            .find(|parts| parts.first() == Some(&name))?;
+        let mut gids = vec![user.get(3)?.parse().ok()?];
+        for line in groups.lines() {
+            let parts: Vec<&str> = line.split(':').collect();
+            if let [_, _, gid, members] = parts[..]
+                && members.split(',').any(|member| member == name)
+            {
+                gids.extend(gid.parse::<u32>().ok());
+            }
+        }
+        Some(Self {
+            uid: user.get(2)?.parse().ok()?,
+            gids,
+        })
+    }
+
+    /// What keeps it from reading a file, if anything does: links are followed, and each directory has to be entered.
+    pub(super) fn obstacle(&self, path: &Path) -> Option<String> {
+        // What is not there is said when it is read.
+        let real = path.canonicalize().ok()?;
+        let mut above: Vec<&Path> = real.ancestors().skip(1).collect();
+        above.reverse();
+        for folder in above {
+            if !self.may(folder, 0o1)? {
+                return Some(format!("it may not enter {}", folder.display()));
+            }
+        }
+        (!self.may(&real, 0o4)?).then(|| format!("it may not read {}", real.display()))
+    }
+
+    fn may(&self, path: &Path, right: u32) -> Option<bool> {
+        let found = fs::metadata(path).ok()?;
+        let shift = if found.uid() == self.uid {
+            6
+        } else if self.gids.contains(&found.gid()) {
+            3
+        } else {
+            0
+        };
+        Some(found.mode() >> shift & right != 0)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_certificates_name_stands_for_itself_or_one_label() {
+        assert!(covers("Gate.example.com", "gate.example.com"));
+        assert!(covers("*.example.com", "gate.example.com"));
+        assert!(!covers("*.example.com", "a.gate.example.com"));
+        assert!(!covers("*.example.com", "example.com"));
+        assert!(!covers("other.example.com", "gate.example.com"));
+    }
+
+    #[test]
+    fn a_user_may_read_what_its_owner_group_and_directories_allow() {
+        let users = "root:x:0:0::/:/bin/sh\nwaystation:x:64001:64001::/:/usr/sbin/nologin\n";
+        let groups = "ssl-cert:x:64002:someone,waystation\nwaystation:x:64001:\n";
+        let user = User::parse("waystation", users, groups).unwrap();
+        assert_eq!((user.uid, &user.gids[..]), (64_001, &[64_001, 64_002][..]));
+        assert!(User::parse("nobody-here", users, groups).is_none());
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key.pem");
+        fs::write(&file, "").unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(dir.path(), 0o755);
+        mode(&file, 0o644);
+        assert_eq!(user.obstacle(&file), None);
+        mode(&file, 0o600);
+        assert!(user.obstacle(&file).unwrap().starts_with("it may not read "));
+        mode(&file, 0o644);
+        mode(dir.path(), 0o700);
+        assert!(user.obstacle(&file).unwrap().starts_with("it may not enter "));
+        let found = fs::metadata(&file).unwrap();
+        let owner = User {
+            uid: found.uid(),
+            gids: Vec::new(),
+        };
+        mode(&file, 0o400);
+        assert_eq!(owner.obstacle(&file), None);
+    }
+}
