@@ -328,14 +328,16 @@ fn a_queue_that_has_been_delivered_gives_an_empty_export() {
     daemon.start();
     let live = Arc::new(Live::default());
     daemon.drive(1, 20, 0.0, &live).join().unwrap();
-    daemon.wait_drained("file", SOME);
+    // With the two connectivity records, the second of which comes when the vehicle has gone.
+    wait_for("all are delivered", SOME, || daemon.figure("file", "confirmed") == 22);
     let (status, _) = daemon.terminate();
     assert!(status.success());
     let config = daemon.path("config.toml");
     let output = done(&["export", "--config", text(&config), "--output", "-"]);
     assert!(
         output.stdout.is_empty() && !error(&output).contains("cannot be read"),
-        "{output:?}"
+        "{}",
+        error(&output)
     );
     let late = done(&["export", "--config", text(&config), "--output", "-", "--from", "5"]);
     assert!(error(&late).contains("have left the queue"), "{late:?}");

@@ -78,7 +78,7 @@ namespace = "fleet"
     fn check(&self) -> String {
         fs::write(self.path("config.toml"), &self.text).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_waystation"))
-            .args(["check", "--config"])
+            .args(["check", "--offline", "--config"])
             .arg(self.path("config.toml"))
             .output()
             .unwrap();

@@ -168,6 +168,17 @@ impl Daemon {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Runs a command on its configuration, in its environment.
+    pub(crate) fn run_with_environment(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .envs(self.environment.clone())
+            .output()
+            .unwrap()
+    }
+
     /// Resident memory, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let pid = self.child.as_ref().expect("it runs").id();

@@ -98,7 +98,9 @@ fn machine(args: &CheckArgs, findings: &mut Findings) -> Result<(), CheckError> 
     files::authorities(&config, findings);
     files::readable(&config, findings);
     let running = queue(&config.queue.path, findings);
-    storage::check(&config.queue, findings);
+    if access::writable(&config.queue.path).is_ok() {
+        storage::check(&config.queue, findings);
+    }
     log_files(&config, findings);
     ports::check("listener.bind", config.listener.bind, running, findings);
     if let Some(address) = config.admin {

@@ -1,0 +1,526 @@
+//! `waystation check`: each thing that an installer gets wrong is named by exactly its own line, with the fix.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/certificates.rs"]
+mod certificates;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/faketime.rs"]
+mod faketime;
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use certificates::{Authority, Shown, authority, authority_params, authority_with};
+use daemon::{Daemon, alone, free_port, wait_for};
+use mosquitto::Mosquitto;
+use rcgen::{CertificateParams, PKCS_ECDSA_P256_SHA256, date_time_ymd};
+
+const REST: &str = r#"
+    [records]
+    "*" = ["file"]
+    [destinations.file]
+    type = "log"
+    path = "out.jsonl"
+"#;
+
+/// A configured machine with nothing wrong.
+struct Machine {
+    daemon: Daemon,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let daemon = Daemon::new(0, "max_bytes = \"64 MiB\"\nsegment_size = \"1 MiB\"", REST);
+        Self { daemon }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.daemon.path(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Another destination, to which everything goes too.
+    fn destination(&self, lines: &str) {
+        self.daemon.edit("\"*\" = [\"file\"]", "\"*\" = [\"file\", \"more\"]");
+        self.daemon.edit(
+            "[destinations.file]",
+            &format!("[destinations.more]\n{lines}\n[destinations.file]"),
+        );
+    }
+
+    fn check(&self, more: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .args(["check", "--config"])
+            .arg(self.path("config.toml"))
+            .args(more)
+            .output()
+            .unwrap()
+    }
+
+    /// The lines that say that something is wrong or odd.
+    fn complaints(&self, more: &[&str]) -> Vec<String> {
+        let output = self.check(more);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let faults = said.lines().filter(|line| line.starts_with('✗')).count();
+        assert_eq!(output.status.code(), Some(i32::from(faults > 0)), "{output:?}");
+        let odd = said.lines().filter(|line| line.starts_with(['✗', '!']));
+        odd.map(str::to_owned).collect()
+    }
+
+    /// That exactly one line complains, and how.
+    fn says(&self, begin: &str, words: &str) {
+        self.says_with(&[], begin, words);
+    }
+
+    fn says_with(&self, more: &[&str], begin: &str, words: &str) {
+        let complaints = self.complaints(more);
+        let [line] = &complaints[..] else {
+            panic!("{begin}: {complaints:#?}");
+        };
+        assert!(
+            line.starts_with(begin) && line.contains(words),
+            "{begin} … {words}: {line}"
+        );
+    }
+}
+
+/// A server's certificate for these names, by an authority.
+fn server(authority: &Authority, names: &[&str], from: i32, until: i32) -> Shown {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    authority.signs(&params, &PKCS_ECDSA_P256_SHA256)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).unwrap())
+        .collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+/// Puts a certificate, its authority behind it, and its key where the machine has them.
+fn install(machine: &Machine, authority: &Authority, shown: &Shown, with_chain: bool) {
+    let chain = if with_chain {
+        authority.certificate.pem()
+    } else {
+        String::new()
+    };
+    machine.write("server.pem", pem("CERTIFICATE", &shown.chain[0]) + &chain);
+    machine.write("server.key", pem("PRIVATE KEY", shown.key.secret_der()));
+}
+
+fn openssl(arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn nothing_is_said_of_a_machine_on_which_nothing_is_wrong() {
+    let machine = Machine::new();
+    assert_eq!(machine.complaints(&["--name", "localhost"]), [""; 0]);
+    assert!(!machine.path("queue").exists() && !machine.path("out.jsonl").exists());
+}
+
+#[test]
+fn the_servers_certificate() {
+    let issuer = authority("Server CA");
+    let cases = [
+        (server(&issuer, &["localhost"], 2020, 2021), "expired on 2021-01-01"),
+        (
+            server(&issuer, &["localhost"], 2090, 2091),
+            "is not valid before 2090-01-01",
+        ),
+    ];
+    for (shown, words) in cases {
+        let machine = Machine::new();
+        install(&machine, &issuer, &shown, true);
+        machine.says("✗ listener.certificate: ", words);
+    }
+    let valid = |names: &[&str]| server(&issuer, names, 2020, 2090);
+    let machine = Machine::new();
+    install(&machine, &issuer, &valid(&["localhost"]), false);
+    machine.says("! listener.certificate: ", "holds only the server's certificate");
+    install(&machine, &issuer, &valid(&["localhost"]), true);
+    machine.says_with(
+        &["--name", "gate.example.com"],
+        "✗ listener.certificate: ",
+        "is for localhost and not for gate.example.com",
+    );
+    install(&machine, &issuer, &valid(&["*.example.com"]), true);
+    assert_eq!(machine.complaints(&["--name", "gate.example.com"]), [""; 0]);
+    install(&machine, &issuer, &valid(&[]), true);
+    machine.says("✗ listener.certificate: ", "is for no host name");
+    let shown = valid(&["localhost"]);
+    install(&machine, &issuer, &shown, true);
+    let other = authority("Somebody Else").certificate.pem();
+    machine.write("server.pem", pem("CERTIFICATE", &shown.chain[0]) + &other);
+    machine.says("! listener.certificate: ", "should be by that of its issuer");
+    machine.write("server.pem", &shown.chain[0]);
+    machine.says("✗ listener.certificate: ", "openssl x509 -inform der");
+    machine.write("server.pem", "no certificate\n");
+    machine.says("✗ listener.certificate: ", "holds no certificate");
+    fs::remove_file(machine.path("server.pem")).unwrap();
+    machine.says("✗ listener.certificate: cannot read ", "put the file there");
+}
+
+#[test]
+fn the_private_key() {
+    let machine = Machine::new();
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    machine.write("server.key", &other);
+    machine.says("✗ listener.private_key: ", "does not belong to the first certificate");
+    let (from, to) = (machine.path("server.key"), machine.path("encrypted.key"));
+    openssl(&[
+        "pkey",
+        "-in",
+        from.to_str().unwrap(),
+        "-out",
+        to.to_str().unwrap(),
+        "-aes256",
+        "-passout",
+        "pass:secret",
+    ]);
+    machine.daemon.edit("server.key", "encrypted.key");
+    machine.says("✗ listener.private_key: ", "it is encrypted");
+    machine.write("encrypted.key", "nothing\n");
+    machine.says("✗ listener.private_key: ", "there is none in it");
+    machine.daemon.edit("encrypted.key", "absent.key");
+    machine.says("✗ listener.private_key: cannot read ", "put the file there");
+}
+
+#[test]
+fn the_authorities_of_vehicles() {
+    let machine = Machine::new();
+    machine.write("vehicle-ca.pem", authority("Let's Encrypt E7").certificate.pem());
+    machine.says(
+        "✗ listener.vehicle_ca: none of the authorities there (Let's Encrypt E7)",
+        "add the issuer to [identity]",
+    );
+    machine.daemon.edit(
+        "[queue]",
+        "[identity]\nissuers = { \"Let's Encrypt E7\" = \"vehicle_device\" }\n[queue]",
+    );
+    assert_eq!(machine.complaints(&[]), [""; 0]);
+    let mut expired = authority_params("TeslaMotors");
+    expired.not_before = date_time_ymd(2019, 1, 1);
+    expired.not_after = date_time_ymd(2020, 1, 1);
+    let expired = authority_with(expired, &PKCS_ECDSA_P256_SHA256).certificate.pem();
+    machine.write("vehicle-ca.pem", authority("TeslaMotors").certificate.pem() + &expired);
+    machine.says("! listener.vehicle_ca: ", "expired on 2020-01-01");
+    machine.write("vehicle-ca.pem", "-----BEGIN CERTIFICATE-----\nAA");
+    machine.says("✗ listener.vehicle_ca: ", "is not valid PEM");
+    fs::remove_file(machine.path("vehicle-ca.pem")).unwrap();
+    machine.says("✗ listener.vehicle_ca: cannot read ", "put the file there");
+}
+
+#[test]
+fn other_files_of_the_listener() {
+    let machine = Machine::new();
+    machine.daemon.edit("[queue]", "vehicle_crl = \"revoked.pem\"\n[queue]");
+    machine.says("✗ listener.vehicle_crl: cannot read ", "put the file there");
+    machine.write("revoked.pem", "");
+    machine.says("✗ listener.vehicle_crl: ", "holds no list");
+    let machine = Machine::new();
+    machine.daemon.edit("[queue]", "public_key = \"server.key\"\n[queue]");
+    machine.says("✗ listener.public_key: ", "openssl ec -in private.pem -pubout");
+}
+
+#[test]
+fn ports() {
+    let machine = Machine::new();
+    for (key, port) in [
+        ("listener.bind", machine.daemon.port),
+        ("admin.bind", machine.daemon.admin),
+    ] {
+        let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let pid = std::process::id();
+        machine.says(&format!("✗ {key}: cannot listen on "), &format!("process {pid})"));
+        drop(taken);
+    }
+    machine.daemon.edit(
+        "[listener]\n            bind = \"127.0.0.1",
+        "[listener]\n            bind = \"192.0.2.1",
+    );
+    machine.says(
+        "✗ listener.bind: cannot listen on ",
+        "no interface of this machine has this address",
+    );
+}
+
+#[test]
+fn the_place_of_the_queue() {
+    let machine = Machine::new();
+    machine.write("queue", "a file");
+    machine.says("✗ queue.path: ", "is not a directory");
+    let at = |path: &str| {
+        let machine = Machine::new();
+        machine.daemon.edit("path = \"queue\"", &format!("path = \"{path}\""));
+        machine
+    };
+    at("/proc/queue").says("✗ queue.path: ", "cannot write in /proc");
+    at("/dev/shm/waystation-queue").says("✗ queue.path: ", "is in memory (tmpfs at /dev/shm)");
+    let machine = Machine::new();
+    machine.daemon.edit("[queue]", "[queue]\nkeep_free = \"1000000 GiB\"");
+    machine.says("✗ queue.path: ", "vehicles will be refused; free some space");
+    let machine = Machine::new();
+    machine
+        .daemon
+        .edit("max_bytes = \"64 MiB\"", "max_bytes = \"1000000 GiB\"");
+    machine.says("! queue.path: ", "so that the queue is full before queue.max_bytes");
+}
+
+#[test]
+fn destinations_on_this_machine() {
+    let machine = Machine::new();
+    machine.daemon.edit("out.jsonl", "nowhere/out.jsonl");
+    machine.says("✗ destinations.file.path: ", "does not exist; make it");
+    machine.daemon.edit("nowhere/out.jsonl", "vehicles");
+    fs::create_dir_all(machine.path("vehicles")).unwrap();
+    machine.says("✗ destinations.file.path: ", "is a directory; name a file in it");
+    let machine = Machine::new();
+    machine
+        .daemon
+        .edit("type = \"log\"", "type = \"log\"\nvins = { allow_file = \"fleet\" }");
+    machine.says(
+        "✗ destination \"file\": vins.allow_file: cannot read ",
+        "with a VIN in each line",
+    );
+    let machine = Machine::new();
+    let port = free_port();
+    machine.destination(&format!(
+        "type = \"zmq\"\nbind = \"tcp://127.0.0.1:{port}\"\nnamespace = \"n\"\nserver_key_file = \"key\"\nallowed_client_keys_file = \"keys\""
+    ));
+    machine.says("✗ destination \"more\": ", "key");
+}
+
+#[test]
+fn upstreams_that_cannot_be_reached() {
+    let nobody = free_port();
+    let mqtt = |url: &str| format!("type = \"mqtt\"\nurl = \"{url}\"\ntopic_base = \"t\"");
+    let kafka = |servers: &str| {
+        format!("type = \"kafka\"\nnamespace = \"n\"\nproperties = {{ \"bootstrap.servers\" = \"{servers}\" }}")
+    };
+    let cases = [
+        (
+            mqtt("mqtt://no-such-host.invalid"),
+            "✗ destinations.more.url: the name no-such-host.invalid is not known",
+            "check its spelling",
+        ),
+        (
+            mqtt(&format!("mqtt://127.0.0.1:{nobody}")),
+            "✗ destination \"more\": cannot be reached: ",
+            "Connection refused",
+        ),
+        (
+            kafka("no-such-host.invalid:9092"),
+            "✗ destinations.more.properties.\"bootstrap.servers\": the name no-such-host.invalid is not known",
+            "check its spelling",
+        ),
+        (
+            kafka(&format!("127.0.0.1:{nobody}")),
+            "✗ destination \"more\": cannot be reached: ",
+            "Connection refused",
+        ),
+    ];
+    for (lines, begin, words) in cases {
+        let machine = Machine::new();
+        machine.destination(&lines);
+        machine.says(begin, words);
+        assert_eq!(machine.complaints(&["--offline"]), [""; 0]);
+    }
+}
+
+#[test]
+fn a_broker_that_does_not_let_the_gateway_in() {
+    let mut broker = Mosquitto::with("allow_anonymous false\npassword_file DIR/users");
+    broker.write_password("users", "gateway", "right");
+    broker.start();
+    let machine = Machine::new();
+    machine.destination(&format!(
+        "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic_base = \"t\"\nusername = \"gateway\"\npassword_file = \"password\"",
+        broker.port
+    ));
+    machine.write("password", "wrong\n");
+    machine.says("✗ destination \"more\": cannot be reached: ", "password");
+    machine.write("password", "right\n");
+    assert_eq!(machine.complaints(&[]), [""; 0]);
+    // TLS where there is none.
+    machine.daemon.edit("mqtt://127.0.0.1", "mqtts://127.0.0.1");
+    let complaints = machine.complaints(&[]);
+    let [line] = &complaints[..] else {
+        panic!("{complaints:#?}")
+    };
+    assert!(
+        line.starts_with("✗ destination \"more\": cannot be reached: "),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_is_not_routed_and_what_is_misspelt() {
+    let machine = Machine::new();
+    machine
+        .daemon
+        .edit("\"*\" = [\"file\"]", "V = [\"file\"]\nerrors = [\"file\"]");
+    machine.says(
+        "! records: alerts and \"*\", every other type, are not named",
+        "not kept",
+    );
+    let machine = Machine::new();
+    machine.daemon.edit("private_key", "privat_key");
+    let output = machine.check(&[]);
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("did you mean \"private_key\"?"), "{said}");
+}
+
+#[test]
+fn a_clock_that_was_never_set() {
+    let mut machine = Machine::new();
+    let clock = faketime::Clock::new(&mut machine.daemon);
+    clock.step("-50y");
+    let output = machine.daemon.run_with_environment(&["check"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find(|line| line.starts_with("✗ the clock says 19"));
+    assert!(
+        line.is_some_and(|line| line.contains("timedatectl set-ntp true")),
+        "{said}"
+    );
+}
+
+#[test]
+fn programs_get_json() {
+    let machine = Machine::new();
+    fs::remove_file(machine.path("server.key")).unwrap();
+    let output = machine.check(&["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["faults"], 1);
+    let findings = report["findings"].as_array().unwrap();
+    let faults: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding["verdict"] == "fault")
+        .collect();
+    assert_eq!(faults.len(), 1);
+    assert!(
+        faults[0]["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("listener.private_key: cannot read ")
+    );
+    assert!(findings.iter().any(|finding| finding["verdict"] == "good"));
+}
+
+/// OpenSSL's own server, as a stranger that answers in the gateway's place.
+struct Stranger {
+    child: Child,
+    port: u16,
+}
+
+impl Stranger {
+    fn new(machine: &Machine, more: &[&str]) -> Self {
+        let port = free_port();
+        let child = alone(&daemon::require("openssl", "apt-get install -y openssl"))
+            .args(["s_server", "-quiet", "-www", "-accept", &port.to_string()])
+            .arg("-cert_chain")
+            .arg(machine.path("server.pem"))
+            .arg("-cert")
+            .arg(machine.path("server.pem"))
+            .arg("-key")
+            .arg(machine.path("server.key"))
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("it listens", Duration::from_secs(20), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Self { child, port }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+fn from_outside(address: &str, ca: &std::path::Path) -> (Vec<String>, Option<i32>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .args(["check", "--server", address, "--ca"])
+        .arg(ca)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (said.lines().map(str::to_owned).collect(), output.status.code())
+}
+
+fn faults(lines: &[String]) -> Vec<&String> {
+    lines.iter().filter(|line| line.starts_with('✗')).collect()
+}
+
+#[test]
+fn a_gateway_from_outside() {
+    let mut machine = Machine::new();
+    let ca = machine.path("server-ca.pem");
+    machine.daemon.start();
+    let port = machine.daemon.port;
+    let (lines, code) = from_outside(&format!("localhost:{port}"), &ca);
+    assert_eq!((faults(&lines), code), (Vec::new(), Some(0)), "{lines:#?}");
+    assert!(
+        lines.contains(&"✓ it asks for a client certificate and sends no list of acceptable authorities".to_owned())
+    );
+    // An authority that did not sign it.
+    let (lines, code) = from_outside(&format!("localhost:{port}"), &machine.path("vehicle-ca.pem"));
+    assert_eq!((faults(&lines).len(), code), (1, Some(1)), "{lines:#?}");
+    assert!(
+        faults(&lines)[0].starts_with("✗ it is not trusted for localhost"),
+        "{lines:#?}"
+    );
+    let nobody = free_port();
+    let (lines, _) = from_outside(&format!("localhost:{nobody}"), &ca);
+    assert!(faults(&lines)[0].contains("is the gateway running"), "{lines:#?}");
+    let (lines, _) = from_outside("no-such-host.invalid:443", &ca);
+    assert!(faults(&lines)[0].contains("check the DNS record"), "{lines:#?}");
+    let (lines, _) = from_outside("gateway.example.com", &ca);
+    assert!(faults(&lines)[0].contains("is not HOST:PORT"), "{lines:#?}");
+}
+
+#[test]
+fn what_answers_in_the_gateways_place() {
+    let machine = Machine::new();
+    let ca = machine.path("server-ca.pem");
+    let listed = machine.path("vehicle-ca.pem");
+    let stranger = Stranger::new(&machine, &["-verify", "1", "-CAfile", listed.to_str().unwrap()]);
+    let (lines, _) = from_outside(&format!("localhost:{}", stranger.port), &ca);
+    assert_eq!(faults(&lines).len(), 1, "{lines:#?}");
+    assert!(
+        faults(&lines)[0].starts_with("✗ it sends a list of acceptable authorities (1)"),
+        "{lines:#?}"
+    );
+    let stranger = Stranger::new(&machine, &[]);
+    let (lines, _) = from_outside(&format!("localhost:{}", stranger.port), &ca);
+    assert_eq!(faults(&lines).len(), 1, "{lines:#?}");
+    assert!(
+        faults(&lines)[0].starts_with("✗ it asks for no client certificate"),
+        "{lines:#?}"
+    );
+}
