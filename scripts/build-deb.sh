@@ -28,17 +28,17 @@ esac
 need "${BUILD_PACKAGES[@]}" dpkg-dev python3
 need_cargo
 root=$PWD
-if [ "$(target/tools/bin/cargo-deb --version 2>/dev/null)" != "$CARGO_DEB" ]; then
+if [[ "$(target/tools/bin/cargo-deb --version 2>/dev/null)" != *"$CARGO_DEB" ]]; then
     echo "installing cargo-deb $CARGO_DEB into target/tools" >&2
     cargo install --quiet --locked --root target/tools "cargo-deb@$CARGO_DEB"
 fi
 
 # Every time in the package is the commit's.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 build=(--locked --bin waystation --profile "$profile" ${target:+--target "$target"})
 if [ "$profile" = release ]; then
     # No folder of this machine in the program. A target directory of its own, because other flags build all anew.
+    export SOURCE_DATE_EPOCH=$epoch
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     export CARGO_TARGET_DIR=$root/target/package
     export RUSTFLAGS="--remap-path-prefix=$root=/build/waystation --remap-path-prefix=$cargo_home=/build/cargo"
@@ -52,7 +52,7 @@ scripts/third-party-licenses.py "${target:-$host}" target/packaging/third-party-
 
 strip=--no-strip
 [ "$profile" = release ] || strip=--strip
-deb=$(target/tools/bin/cargo-deb --locked --no-build "$strip" --profile "$profile" ${target:+--target "$target"} \
+deb=$(SOURCE_DATE_EPOCH=$epoch target/tools/bin/cargo-deb --locked --no-build "$strip" --profile "$profile" ${target:+--target "$target"} \
     ${version:+--deb-version "$version"} --output target/packaging/ | tail -n 1)
 [ -f "$deb" ] || { echo "build-deb.sh: no package at \"$deb\"; what cargo-deb said is above" >&2 && exit 1; }
 [ "$profile" = release ] || { echo "$deb" && exit 0; }
