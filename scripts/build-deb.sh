@@ -50,9 +50,9 @@ mkdir -p target/packaging
 host=$(rustc -vV | sed -n 's/^host: //p')
 scripts/third-party-licenses.py "${target:-$host}" target/packaging/third-party-licenses.gz
 
-strip=--no-strip
-[ "$profile" = release ] || strip=--strip
-deb=$(SOURCE_DATE_EPOCH=$epoch target/tools/bin/cargo-deb --locked --no-build "$strip" --profile "$profile" ${target:+--target "$target"} \
+pack=(--no-strip)
+[ "$profile" = release ] || pack=(--strip --fast)
+deb=$(SOURCE_DATE_EPOCH=$epoch target/tools/bin/cargo-deb --locked --no-build "${pack[@]}" --profile "$profile" ${target:+--target "$target"} \
     ${version:+--deb-version "$version"} --output target/packaging/ | tail -n 1)
 [ -f "$deb" ] || { echo "build-deb.sh: no package at \"$deb\"; what cargo-deb said is above" >&2 && exit 1; }
 [ "$profile" = release ] || { echo "$deb" && exit 0; }

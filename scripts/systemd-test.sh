@@ -130,7 +130,7 @@ same "after the installation" "disabled inactive" "$(host_exec systemctl is-enab
 same "the state's directory" "700 waystation" "$(host_exec stat -c '%a %U' /var/lib/waystation)"
 same "the configuration" "600 waystation" "$(host_exec stat -c '%a %U' /etc/waystation/config.toml)"
 same "Type=" "$([ "$systemd" -ge 253 ] && echo notify-reload || echo notify)" "$(of_unit Type)"
-host_exec systemd-analyze verify waystation.service waystation.socket 2>"$work/verify" || { cat "$work/verify" >&2 && failed "systemd-analyze verify"; }
+host_exec systemd-analyze verify --man=no waystation.service waystation.socket 2>"$work/verify" || { cat "$work/verify" >&2 && failed "systemd-analyze verify"; }
 exposure=$(host_exec systemd-analyze security --no-pager waystation.service | sed -n 's/.*exposure level[^:]*: \([0-9.]*\).*/\1/p')
 echo "    systemd-analyze security: $exposure"
 python3 -c 'import sys; sys.exit(float(sys.argv[1]) > 1.3)' "$exposure" || failed "systemd-analyze security: $exposure, more than 1.3"
