@@ -79,6 +79,7 @@ host_up() {
         mkdir "$dir"/scratch/{upper,work,root}
         mount -t overlay -o "lowerdir=$dir/lower,upperdir=$dir/scratch/upper,workdir=$dir/scratch/work" overlay "$dir/scratch/root"
         echo depot >"$dir/scratch/root/etc/hostname"
+        printf "127.0.0.1 localhost\n::1 localhost\n" >"$dir/scratch/root/etc/hosts"
         # Its state is not this machine'\''s, and it sees cgroup2 alone, where this machine mounts both kinds.
         mount -t tmpfs tmpfs /run
         umount -lR /sys/fs/cgroup

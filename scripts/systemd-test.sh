@@ -48,7 +48,7 @@ ended() {
     local code=$?
     if [ "$code" -ne 0 ]; then
         echo "--- the journal's end:" >&2
-        host_exec journalctl --no-pager -n 60 >&2 || true
+        host_exec journalctl --no-pager --unit waystation --lines 40 >&2 || true
     fi
     [ -z "$load" ] || kill "$load" 2>/dev/null || true
     host_down
@@ -78,9 +78,10 @@ restarted() { [ "$(main_pid)" != "$1" ] && is_active; }
 put() { host_exec sh -c "cat >'$1'"; }
 apt() { host_exec apt-get install --yes --quiet --quiet --allow-downgrades "$1" >"$work/apt" 2>&1 </dev/null || { cat "$work/apt" >&2 && failed "apt-get install $1"; }; }
 
-# drive SECONDS : twenty vehicles in the background, whose acknowledged transaction ids are kept in /root/acks.
+# drive SECONDS [UNTIL] : twenty vehicles in the background, whose acknowledged transaction ids are kept in /root/acks.
+# Killed after UNTIL seconds at the latest.
 drive() {
-    host_exec waystation simulate --pki /root/pki --connect localhost:443 --vehicles 20 --rate 20 --duration "$1s" \
+    host_exec timeout --signal=KILL "${2:-120}" waystation simulate --pki /root/pki --connect localhost:443 --vehicles 20 --rate 20 --duration "$1s" \
         --linger 60s --remember /root/acks --json >"$work/tally" 2>"$work/vehicles" &
     load=$!
     sleep 1
@@ -239,9 +240,11 @@ host_exec mv /root/acks.before /root/acks
 step "a key that only root can read, as a credential"
 host_exec install -d -m 0700 /etc/letsencrypt/live/depot
 host_exec sh -c 'umask 077; cat >/etc/letsencrypt/live/depot/privkey.pem' <"$work/second.key"
-host_exec ln -s /etc/letsencrypt/live/depot/privkey.pem /etc/waystation/credentials/privkey.pem
-host_exec sed -i 's|^private_key.*|private_key = "/run/credentials/waystation.service/tls_privkey.pem"|' /etc/waystation/config.toml
-host_exec rm /etc/waystation/tls/privkey.pem
+host_exec sh -c 'umask 077; cat >/etc/letsencrypt/live/depot/fullchain.pem' <"$work/second.pem"
+host_exec sh -c 'sed s/NAME/depot/ /usr/share/doc/waystation/examples/letsencrypt.conf >/etc/systemd/system/waystation.service.d/letsencrypt.conf'
+host_exec sed -i 's|/etc/waystation/tls/|/run/credentials/waystation.service/|' /etc/waystation/config.toml
+host_exec rm -r /etc/waystation/tls
+host_exec systemctl daemon-reload
 host_exec systemctl start waystation
 same "with the credential" active "$(of_unit ActiveState)"
 
@@ -277,10 +280,9 @@ arrive
 nothing_lost "downgrade"
 
 step "reboot under load"
-drive 30
-sleep 2
+drive 30 4
 host_reboot
-wait "$load" 2>/dev/null || true
+{ wait "$load" || true; } 2>/dev/null
 load=''
 within 30 "the service after a reboot" is_active
 drive 3

@@ -47,10 +47,6 @@ The configuration.
 .I /etc/waystation/tls
 Certificates and keys; the directory belongs to the user that the service runs as.
 .TP
-.I /etc/waystation/credentials
-Files that only root can read; the service has a copy of each, as it was at its start, at
-.IR /run/credentials/waystation.service/tls_NAME .
-.TP
 .I /var/lib/waystation
 What is kept until it is delivered.
 .TP
