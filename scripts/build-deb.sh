@@ -38,7 +38,8 @@ epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 build=(--locked --bin waystation --profile "$profile" ${target:+--target "$target"})
 if [ "$profile" = release ]; then
     # No folder of this machine in the program. A target directory of its own, because other flags build all anew.
-    export SOURCE_DATE_EPOCH=$epoch
+    # Nothing in the program depends on a time; one for good, because another would build the C libraries anew.
+    export SOURCE_DATE_EPOCH=0
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     export CARGO_TARGET_DIR=$root/target/package
     export RUSTFLAGS="--remap-path-prefix=$root=/build/waystation --remap-path-prefix=$cargo_home=/build/cargo"

@@ -78,11 +78,12 @@ restarted() { [ "$(main_pid)" != "$1" ] && is_active; }
 put() { host_exec sh -c "cat >'$1'"; }
 apt() { host_exec apt-get install --yes --quiet --quiet --allow-downgrades "$1" >"$work/apt" 2>&1 </dev/null || { cat "$work/apt" >&2 && failed "apt-get install $1"; }; }
 
-# drive SECONDS [UNTIL] : twenty vehicles in the background, whose acknowledged transaction ids are kept in /root/acks.
-# Killed after UNTIL seconds at the latest.
+# Twenty vehicles, whose acknowledged transaction ids are kept in /root/acks.
+vehicles=(waystation simulate --pki /root/pki --connect localhost:443 --vehicles 20 --rate 20 --linger 60s
+    --remember /root/acks --json)
+# drive SECONDS : in the background.
 drive() {
-    host_exec timeout --signal=KILL "${2:-120}" waystation simulate --pki /root/pki --connect localhost:443 --vehicles 20 --rate 20 --duration "$1s" \
-        --linger 60s --remember /root/acks --json >"$work/tally" 2>"$work/vehicles" &
+    host_exec "${vehicles[@]}" --duration "$1s" >"$work/tally" 2>"$work/vehicles" &
     load=$!
     sleep 1
 }
@@ -280,10 +281,10 @@ arrive
 nothing_lost "downgrade"
 
 step "reboot under load"
-drive 30 4
+# As a unit: what was entered into the container from outside would be stopped, and nothing would reap it.
+host_exec systemd-run --quiet --unit vehicles "${vehicles[@]}" --duration 60s
+sleep 3
 host_reboot
-{ wait "$load" || true; } 2>/dev/null
-load=''
 within 30 "the service after a reboot" is_active
 drive 3
 arrive
