@@ -132,7 +132,15 @@ same "after the installation" "disabled inactive" "$(host_exec systemctl is-enab
 same "the state's directory" "700 waystation" "$(host_exec stat -c '%a %U' /var/lib/waystation)"
 same "the configuration" "600 waystation" "$(host_exec stat -c '%a %U' /etc/waystation/config.toml)"
 same "Type=" "$([ "$systemd" -ge 253 ] && echo notify-reload || echo notify)" "$(of_unit Type)"
-host_exec systemd-analyze verify --man=no waystation.service waystation.socket 2>"$work/verify" || { cat "$work/verify" >&2 && failed "systemd-analyze verify"; }
+verify() { host_exec systemd-analyze verify --man=no waystation.service waystation.socket >"$work/verify" 2>&1 && [ ! -s "$work/verify" ]; }
+verify || { cat "$work/verify" >&2 && failed "systemd-analyze verify"; }
+host_exec mkdir -p /etc/systemd/system/waystation.service.d
+for example in letsencrypt port-443 socket-activation; do
+    host_exec cp "/usr/share/doc/waystation/examples/$example.conf" /etc/systemd/system/waystation.service.d/
+    verify || { cat "$work/verify" >&2 && failed "systemd-analyze verify with $example.conf"; }
+    host_exec rm "/etc/systemd/system/waystation.service.d/$example.conf"
+done
+same "MemoryMax= and LimitNOFILE=" "536870912 65536" "$(of_unit MemoryMax) $(of_unit LimitNOFILE)"
 exposure=$(host_exec systemd-analyze security --no-pager waystation.service | sed -n 's/.*exposure level[^:]*: \([0-9.]*\).*/\1/p')
 echo "    systemd-analyze security: $exposure"
 python3 -c 'import sys; sys.exit(float(sys.argv[1]) > 1.3)' "$exposure" || failed "systemd-analyze security: $exposure, more than 1.3"
@@ -204,7 +212,6 @@ arrive
 nothing_lost "SIGKILL"
 
 step "a hang under load: the watchdog"
-host_exec mkdir -p /etc/systemd/system/waystation.service.d
 printf '[Service]\nWatchdogSec=3s\nLimitCORE=0\n' | put /etc/systemd/system/waystation.service.d/watchdog.conf
 host_exec systemctl daemon-reload
 host_exec systemctl restart waystation
