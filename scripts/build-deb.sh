@@ -50,6 +50,7 @@ cargo build "${build[@]}" >&2
 mkdir -p target/packaging
 host=$(rustc -vV | sed -n 's/^host: //p')
 scripts/third-party-licenses.py "${target:-$host}" target/packaging/third-party-licenses.gz
+gzip --best --no-name <packaging/changelog >target/packaging/changelog.gz
 
 pack=(--no-strip)
 [ "$profile" = release ] || pack=(--strip --fast)
