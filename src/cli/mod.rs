@@ -21,7 +21,7 @@ pub mod vehicle_tls;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::system::logging::LoggingError;
 
@@ -69,6 +69,11 @@ fn say_line(line: &str) {
         }
         std::process::exit(1);
     }
+}
+
+/// All commands and their arguments, for the man page and the shells' completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command that the arguments name.
