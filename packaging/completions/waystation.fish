@@ -37,6 +37,11 @@ complete -c waystation -n "__fish_waystation_needs_command" -f -a "help" -d 'Pri
 complete -c waystation -n "__fish_waystation_using_subcommand run" -s c -l config -d 'Configuration file' -r -F
 complete -c waystation -n "__fish_waystation_using_subcommand run" -s h -l help -d 'Print help'
 complete -c waystation -n "__fish_waystation_using_subcommand check" -s c -l config -d 'Configuration file' -r -F
+complete -c waystation -n "__fish_waystation_using_subcommand check" -l name -d 'The name that vehicles are configured with: whether the server\'s certificate is for it' -r
+complete -c waystation -n "__fish_waystation_using_subcommand check" -l server -d 'Look at a gateway from outside instead, as a vehicle meets it' -r
+complete -c waystation -n "__fish_waystation_using_subcommand check" -l ca -d 'With --server: the authorities that vehicles are told to trust, in PEM form [default: the system\'s]' -r -F
+complete -c waystation -n "__fish_waystation_using_subcommand check" -l offline -d 'Try no destination that is on another machine'
+complete -c waystation -n "__fish_waystation_using_subcommand check" -l json -d 'One JSON document instead of lines'
 complete -c waystation -n "__fish_waystation_using_subcommand check" -s h -l help -d 'Print help'
 complete -c waystation -n "__fish_waystation_using_subcommand demo" -l for -d 'How long vehicles send, such as 30s' -r
 complete -c waystation -n "__fish_waystation_using_subcommand demo" -l outage -d 'How long the upstream is away in the middle' -r
