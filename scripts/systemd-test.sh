@@ -6,7 +6,7 @@
 #
 # --profile dev (the default) packs what `cargo test` builds; release takes a release build. --suite is this machine's
 # unless said otherwise; it has to have the libraries that the package was built against.
-# With WAYSTATION_SOCKET=yes the upgrade is done under socket activation and may refuse no connection.
+# The upgrade is done under socket activation and may refuse no connection.
 #
 # Exit code 0: all of it holds. 1: something does not. 3: not run, because this machine cannot boot a container.
 set -euo pipefail
@@ -23,7 +23,6 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-socket=${WAYSTATION_SOCKET:-no}
 host_dir=$PWD/target/systemd-test/$suite
 . scripts/systemd-host.sh
 if ! why=$(host_possible); then
@@ -256,15 +255,11 @@ host_exec systemctl daemon-reload
 host_exec systemctl start waystation
 same "with the credential" active "$(of_unit ActiveState)"
 
-if [ "$socket" = yes ]; then
-    host_exec systemctl stop waystation
-    host_exec cp /usr/share/doc/waystation/examples/socket-activation.conf /etc/systemd/system/waystation.service.d/
-    host_exec systemctl daemon-reload
-    host_exec systemctl enable --quiet --now waystation.socket waystation.service
-    step "upgrade under load, with waystation.socket"
-else
-    step "upgrade under load (without waystation.socket: WAYSTATION_SOCKET=yes has it)"
-fi
+step "upgrade under load, with waystation.socket"
+host_exec systemctl stop waystation
+host_exec cp /usr/share/doc/waystation/examples/socket-activation.conf /etc/systemd/system/waystation.service.d/
+host_exec systemctl daemon-reload
+host_exec systemctl enable --quiet --now waystation.socket waystation.service
 drive 10
 pid=$(main_pid)
 # One connection after the other; each that is refused is a line.
@@ -277,7 +272,7 @@ arrive
 wait "$prober"
 nothing_lost "upgrade"
 echo "    $(wc -l <"$work/refused") of 200 connections refused during the upgrade"
-[ "$socket" != yes ] || same "connections refused" 0 "$(wc -l <"$work/refused")"
+same "connections refused" 0 "$(wc -l <"$work/refused")"
 
 step "downgrade under load"
 drive 6

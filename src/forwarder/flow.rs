@@ -38,8 +38,9 @@ impl Flow {
             .map_or(Duration::ZERO, |rate| cost(1, rate.into()));
         let records = self.records_paid.filter(|_| limits.max_records_per_second.is_some());
         let bytes = self.bytes_paid.filter(|_| limits.max_bytes_per_second.is_some());
-        let records = records.map(|paid| paid - BURST.saturating_sub(one));
-        let bytes = bytes.map(|paid| paid - BURST);
+        let ahead = |paid: Instant, by: Duration| paid.checked_sub(by).unwrap_or(paid);
+        let records = records.map(|paid| ahead(paid, BURST.saturating_sub(one)));
+        let bytes = bytes.map(|paid| ahead(paid, BURST));
         records.max(bytes).filter(|until| *until > now)
     }
 
