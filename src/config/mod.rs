@@ -11,6 +11,7 @@ mod mqtt;
 mod nearest;
 mod reader;
 mod redacted;
+mod routes;
 pub(crate) mod secret;
 mod units;
 mod zmq;
