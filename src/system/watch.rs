@@ -86,7 +86,7 @@ mod tests {
         fs::remove_file(&link).unwrap();
         symlink(&two, &link).unwrap();
         assert!(watch.look().is_empty());
-        assert_eq!(watch.look(), [link.clone()]);
+        assert_eq!(watch.look(), std::slice::from_ref(&link));
         fs::remove_file(&two).unwrap();
         assert!(watch.look().is_empty());
         assert_eq!(watch.look(), [link]);

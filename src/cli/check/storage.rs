@@ -183,7 +183,7 @@ mod tests {
             keep_free: 64 << 20,
             max_age: None,
             dead_letter_bytes: 64 << 20,
-            duplicate_window: None,
+            duplicate_window: 0,
         }
     }
 
