@@ -42,7 +42,7 @@ if [ "$profile" = release ]; then
     export SOURCE_DATE_EPOCH=0
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     export CARGO_TARGET_DIR=$root/target/package
-    export RUSTFLAGS="--remap-path-prefix=$root=/build/waystation --remap-path-prefix=$cargo_home=/build/cargo"
+    export RUSTFLAGS="--remap-path-prefix=$root=/build/waystation --remap-path-prefix=$cargo_home=/build/cargo -Clink-arg=-Wl,-z,pack-relative-relocs"
     export CFLAGS="-ffile-prefix-map=$root=/build/waystation -ffile-prefix-map=$cargo_home=/build/cargo"
     export CXXFLAGS=$CFLAGS
 fi

@@ -8,6 +8,7 @@ mod counters;
 mod ending;
 mod heartbeat;
 mod http;
+mod notes;
 mod rate;
 mod registry;
 mod revocation;

@@ -23,11 +23,12 @@ use super::answer::{self, Verdict, Why};
 use super::counters::Counters;
 use super::ending::{End, REPLACED_PATIENCE, replaced_for};
 use super::http::Upgraded;
+use super::notes::describe;
 use super::rate::Rate;
 use super::server::Settings;
 use crate::queue::{DeadLetter, Item, Queue, Refusal, Submitter};
 use crate::record::Record;
-use crate::record::envelope::{self, Envelope, MAX_MESSAGE_BYTES};
+use crate::record::envelope::{self, MAX_MESSAGE_BYTES};
 use crate::record::identity::Identity;
 use crate::record::payload::{self, ConnectivityStatus};
 
@@ -53,7 +54,7 @@ pub(crate) struct Surroundings {
 
 pub(crate) struct Session {
     pub(super) around: Surroundings,
-    identity: Identity,
+    pub(super) identity: Identity,
     pub(super) connection_id: Arc<str>,
     network_interface: String,
     client_version: Arc<str>,
@@ -357,70 +358,12 @@ impl Session {
         })
     }
 
-    fn note(&mut self, why: Why, detail: impl FnOnce() -> String) {
-        let counters = &self.around.counters;
-        let (count, kind, message) = match why {
-            Why::TooBig => (
-                &counters.too_big,
-                "too big",
-                "message is larger than 1000000 bytes: error reply, not kept",
-            ),
-            Why::Empty => (
-                &counters.empty,
-                "empty",
-                "message without content: acknowledged, not kept",
-            ),
-            Why::UnknownType => (
-                &counters.unknown_message_type,
-                "unknown type",
-                "message of an unknown type: acknowledged, kept as a dead letter",
-            ),
-            Why::Unreadable => (
-                &counters.unreadable,
-                "unreadable",
-                "message cannot be read: error reply, kept as a dead letter",
-            ),
-            Why::Unrouted => {
-                counters.record("", 0);
-                return;
-            }
-            Why::WrongSender => (
-                &counters.unauthorized_sender,
-                "wrong sender",
-                "record of a type that is not routed, in somebody else's name: error reply, not kept",
-            ),
-        };
-        count.add();
-        if self.first_time(kind) {
-            let detail = detail();
-            tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, detail, "{message}; more of this kind are only counted");
-        }
-    }
-
-    fn first_time(&mut self, kind: &'static str) -> bool {
+    pub(super) fn first_time(&mut self, kind: &'static str) -> bool {
         let new = !self.logged.contains(&kind);
         if new {
             self.logged.push(kind);
         }
         new
-    }
-}
-
-/// What a message says of itself, for the log.
-fn describe(message: &Bytes) -> String {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into_owned();
-    let size = message.len();
-    match envelope::read(message) {
-        Ok(Envelope::Stream(stream)) => format!(
-            "topic {:?}, txid {:?}, sender {:?}, {size} bytes",
-            text(&stream.topic),
-            text(&stream.txid),
-            text(&stream.sender_id)
-        ),
-        Ok(Envelope::Other { txid, topic, .. }) => {
-            format!("topic {:?}, txid {:?}, {size} bytes", text(&topic), text(&txid))
-        }
-        Ok(Envelope::Empty) | Err(_) => format!("{size} bytes"),
     }
 }
 
