@@ -134,7 +134,7 @@ fn the_authorities_of_vehicles() {
     let machine = Machine::new();
     machine.write("vehicle-ca.pem", authority("Let's Encrypt E7").certificate.pem());
     machine.says(
-        "✗ listener.vehicle_ca: none of the authorities there (Let's Encrypt E7)",
+        "! listener.vehicle_ca: none of the authorities there (Let's Encrypt E7)",
         "add the issuer to [identity]",
     );
     machine.daemon.edit(

@@ -205,6 +205,11 @@ fn properties_that_would_stop_or_swap_records_are_refused_with_the_reason() {
         let said = Case::new("", property).mistake();
         assert!(said.ends_with(reason), "{said}");
     }
+    let said = Case::new("", "\"test.mock.num.brokers\" = 1").mistake();
+    assert!(
+        said.contains("its brokers are part of librdkafka and keep nothing"),
+        "{said}"
+    );
     for harmless in [
         "\"linger.ms\" = 0.5",
         "\"socket.max.fails\" = 3",

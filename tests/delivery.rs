@@ -166,6 +166,13 @@ fn a_list_of_vehicles_in_a_file_counts_as_soon_as_it_has_changed() {
     });
     both("second");
     assert_eq!(lines(&daemon, "some").len(), 2, "the old list is in force");
+    // As a file is for a moment that is being written.
+    fs::write(&path, "").unwrap();
+    wait_for("it says that the list is empty", SOME, || {
+        daemon
+            .log()
+            .contains("names no VIN, so that nothing would ever be sent")
+    });
     let renewed = daemon.path("renewed");
     fs::write(&renewed, format!("{one}\n{two}\n")).unwrap();
     fs::rename(&renewed, &path).unwrap();
@@ -323,7 +330,7 @@ fn a_destination_with_a_bounded_backlog_loses_its_oldest_and_fills_nothing() {
     assert!(
         daemon
             .log()
-            .contains("records dropped: it may hold 3145728 bytes (max_backlog)")
+            .contains("not for this destination: it may hold 3145728 bytes (max_backlog)")
     );
     daemon.edit("pause = true\n", "");
     daemon.reload();

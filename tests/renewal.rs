@@ -111,6 +111,28 @@ fn a_certificate_behind_links_is_renewed_under_load_and_nobody_is_disconnected()
 }
 
 #[test]
+fn a_list_of_a_destination_that_was_removed_keeps_no_certificate_from_being_renewed() {
+    let more = format!("{FILE}\n[destinations.gone]\ntype = \"log\"\nvins = {{ deny_file = \"list\" }}");
+    let mut daemon = Daemon::new(0, "", &more.replace("[\"file\"]", "[\"file\", \"gone\"]"));
+    fs::write(daemon.path("list"), "").unwrap();
+    daemon.start();
+    daemon.edit("[\"file\", \"gone\"]", "[\"file\"]");
+    daemon.edit(
+        "[destinations.gone]\ntype = \"log\"\nvins = { deny_file = \"list\" }",
+        "",
+    );
+    let said = daemon.reload();
+    assert!(said.contains("destinations.gone"), "{said}");
+    fs::remove_file(daemon.path("list")).unwrap();
+    let pki = Pki::new(&[]).unwrap();
+    let server = pki.server().unwrap();
+    fs::write(daemon.path("server.pem"), &server.chain).unwrap();
+    fs::write(daemon.path("server.key"), &server.key).unwrap();
+    let renewed = first_certificate(&server.chain);
+    wait_for("the new certificate is shown", SOME, || shown(&daemon) == renewed);
+}
+
+#[test]
 fn a_changed_authority_counts_for_new_connections() {
     let mut daemon = Daemon::new(1, "", FILE);
     daemon.start();

@@ -135,6 +135,33 @@ fn both_transports_carry_topic_and_payload_and_metadata_if_that_is_asked_for() {
 }
 
 #[test]
+fn a_pause_costs_its_subscribers_nothing() {
+    let bind = format!("tcp://127.0.0.1:{}", free_port());
+    let mut daemon = Daemon::new(1, "", &everything(&bind, ""));
+    daemon.start();
+    let subscriber = Subscriber::new(&bind, "fleet_", &[]);
+    subscriber.wait_event("HANDSHAKE_SUCCEEDED");
+    let live = Arc::new(Live::default());
+    wait_for("it is subscribed", LONG, || {
+        daemon.drive(1, 1, 0.0, &live).join().unwrap();
+        !subscriber.messages().is_empty()
+    });
+    daemon.edit("[destinations.feed]", "[destinations.feed]\npause = true");
+    daemon.reload();
+    wait_for("it is held", LONG, || {
+        daemon.status()["destinations"][0]["held"].is_string()
+    });
+    let before = subscriber.messages().len();
+    let tallies = daemon.drive(1, 500, 0.0, &live).join().unwrap();
+    assert_eq!((tallies[0].acked.len(), subscriber.messages().len()), (500, before));
+    daemon.edit("pause = true", "");
+    daemon.reload();
+    wait_for("all that was kept has come", LONG, || {
+        subscriber.messages().len() >= before + 500
+    });
+}
+
+#[test]
 fn curve_lets_in_who_is_allowed_and_nobody_else() {
     let (server, friend, stranger) = (
         CurveKeypair::generate(),

@@ -71,6 +71,11 @@ impl Published {
         *self.reload_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
+    /// Why the last reload changed nothing, if it did not.
+    pub fn reload_error(&self) -> Option<String> {
+        self.reload_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Everything now.
     pub fn report(&self) -> Report {
         let queue = self.queue.snapshot();
@@ -90,7 +95,7 @@ impl Published {
             queue_id: self.queue.id().to_string(),
             destinations: destinations.collect(),
             listener: self.listener.snapshot(),
-            reload_error: self.reload_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            reload_error: self.reload_error(),
             queue,
         }
     }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
@@ -17,11 +17,14 @@ use crate::system::watch::Watch;
 
 /// How often files that others renew are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(60);
 
 pub(super) struct Reloading<'p> {
     pub(super) reloader: Reloader,
     /// The files that the configuration in force names, as they were before they were read.
     pub(super) watch: Watch,
+    /// When files that could not be used are tried again.
+    pub(super) retry: Option<Instant>,
     pub(super) published: Arc<Published>,
     /// The configuration.
     pub(super) path: &'p Path,
@@ -42,7 +45,7 @@ impl Reloading<'_> {
                     }
                     None => std::future::pending().await,
                 },
-                _ = look.tick() => self.refresh().await,
+                _ = look.tick() => self.refresh(),
             }
         }
     }
@@ -54,6 +57,7 @@ impl Reloading<'_> {
                 let kept = self.reloader.reload(config).await;
                 if kept.is_ok() {
                     self.watch = watch;
+                    self.retry = None;
                 }
                 kept.map_err(|error| error.to_string())
             }
@@ -70,23 +74,32 @@ impl Reloading<'_> {
         self.published.reloaded(kept.err());
     }
 
-    /// Reads the files again that the configuration names, when some of them have changed.
-    async fn refresh(&mut self) {
+    /// Reads the files again that the configuration names, when some of them have changed; and those that could not be
+    /// used, now and then, because what kept them from being read need not be seen in the files.
+    fn refresh(&mut self) {
         let changed = self.watch.look();
-        if changed.is_empty() {
+        let again = self.retry.is_some_and(|at| Instant::now() >= at);
+        if changed.is_empty() && !again {
             return;
         }
         let files: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
         let files = files.join(", ");
-        let refreshed = self.reloader.refresh().await.map_err(|error| error.to_string());
-        match &refreshed {
-            Ok(()) => tracing::info!(files, "changed files read again"),
+        let before = self.published.reload_error();
+        match self.reloader.refresh() {
+            Ok(()) => {
+                tracing::info!(files, "changed files read again");
+                self.retry = None;
+                self.published.reloaded(None);
+            }
             Err(error) => {
-                tracing::error!(files, "changed files cannot be used");
-                not_reloaded(error);
+                self.retry = Some(Instant::now() + RETRY);
+                if before.as_ref() != Some(&error) {
+                    tracing::error!(files, "changed files cannot be used");
+                    not_reloaded(&error);
+                }
+                self.published.reloaded(Some(error));
             }
         }
-        self.published.reloaded(refreshed.err());
     }
 }
 

@@ -48,7 +48,7 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 /// Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
     let config = config::load(&args.config)?;
-    logging::start(&config.log_level)?;
+    logging::start_service(&config.log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -67,6 +67,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         let mut reloading = Reloading {
             reloader: gateway.reloader(),
             watch,
+            retry: None,
             published: Arc::clone(&published),
             path: &args.config,
         };
@@ -89,6 +90,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         };
         Ok(gateway.run(shutdown).await?)
     });
+    logging::last_words();
     // All that matters has ended in order; what still hangs, in a resolver or on a dead disk, does not hold up the end.
     runtime.shutdown_timeout(LEFTOVERS);
     result

@@ -131,7 +131,12 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
     let section = root.table("destinations");
     let names: BTreeSet<&str> = section.entries().map(|(name, _)| name).collect();
     let routes = routes::read(&root.table("records"), &names, &mut warnings);
-    let destinations = destinations::read(&section, base, &mut warnings);
+    let destinations = destinations::read(
+        &section,
+        base,
+        queue.as_ref().map(|queue| queue.segment_size),
+        &mut warnings,
+    );
     let identity = identities::read(&root.table("identity"));
     let (admin, signal_vins) = admin(
         root.table("admin"),

@@ -118,6 +118,7 @@ pub(super) fn read(
     base: Base<'_>,
     required: Option<bool>,
     fixed_format: Option<&str>,
+    segment_size: Option<u64>,
 ) -> Option<Delivery> {
     let format = match (table.field("format"), fixed_format) {
         (None, _) => Some(RecordFormat::Protobuf),
@@ -140,7 +141,18 @@ pub(super) fn read(
             );
             None
         }
-        _ => field.size(2 << 20..=u64::MAX).map(Some),
+        // What is dropped is dropped a segment at a time, and the one that is written to never is.
+        _ => match (field.size(0..=u64::MAX)?, segment_size) {
+            (bytes, Some(segment)) if bytes < 2 * segment => {
+                field.refuse(format_args!(
+                    "is less than two segments of {}; write at least \"{}\", or make queue.segment_size smaller",
+                    units::show_size(segment),
+                    units::show_size(2 * segment)
+                ));
+                None
+            }
+            (bytes, _) => Some(Some(bytes)),
+        },
     });
     Some(Delivery {
         format: format?,
@@ -193,8 +205,16 @@ pub(super) fn device_ids(field: &Field<'_>) -> BTreeSet<String> {
 
 /// Why no vehicle can have this device id.
 pub fn no_device_id(text: &str) -> Option<&'static str> {
-    text.contains('.')
-        .then_some("is not a device id; write it with \"-\" for every \".\" of the certificate's common name")
+    let stray = |character: char| {
+        character.is_whitespace() || character.is_control() || matches!(character, ',' | ';' | '"' | '\'' | '\u{feff}')
+    };
+    if text.contains('.') {
+        Some("is not a device id; write it with \"-\" for every \".\" of the certificate's common name")
+    } else if text.is_empty() || text.contains(stray) {
+        Some("is not one device id; write one in each line, and nothing else")
+    } else {
+        None
+    }
 }
 
 fn fields(table: &Table<'_>) -> Option<FieldFilter> {

@@ -15,17 +15,28 @@ const KINDS: [&str; 4] = ["kafka", "log", "mqtt", "zmq"];
 const CHOOSE: &str = "write \"kafka\", \"mqtt\", \"zmq\" or \"log\"";
 
 /// Every destination, by name; none of them if one is wrong.
-pub(super) fn read(section: &Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Vec<Destination>> {
+pub(super) fn read(
+    section: &Table<'_>,
+    base: Base<'_>,
+    segment_size: Option<u64>,
+    warnings: &mut Vec<String>,
+) -> Option<Vec<Destination>> {
     let found: Vec<_> = section
         .entries()
-        .map(|(name, field)| destination(name, &field, base, warnings))
+        .map(|(name, field)| destination(name, &field, base, segment_size, warnings))
         .collect();
     let found: Option<Vec<_>> = found.into_iter().collect();
     mqtt::tell_apart(section, found.iter().flatten());
     found
 }
 
-fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Destination> {
+fn destination(
+    name: &str,
+    field: &Field<'_>,
+    base: Base<'_>,
+    segment_size: Option<u64>,
+    warnings: &mut Vec<String>,
+) -> Option<Destination> {
     let usable = (1..=64).contains(&name.len())
         && name
             .bytes()
@@ -60,7 +71,7 @@ fn destination(name: &str, field: &Field<'_>, base: Base<'_>, warnings: &mut Vec
         _ => None,
     };
     let required = required.unwrap_or(Some(lossless));
-    let delivery = delivery::read(&table, base, required, fixed_format);
+    let delivery = delivery::read(&table, base, required, fixed_format, segment_size);
     table.finish();
     Some(Destination {
         name: name.to_owned(),

@@ -124,6 +124,9 @@ fn check(name: &str, value: &str, property: &Field<'_>) {
     if let Some((_, reason)) = KEPT_PROPERTIES.iter().find(|(names, _)| names.contains(&name)) {
         property.refuse(format_args!("is not allowed: {reason}; remove it"));
     }
+    if name.starts_with("test.mock.") {
+        property.refuse("is not allowed: its brokers are part of librdkafka and keep nothing; remove it");
+    }
     match name {
         "max.in.flight" | "max.in.flight.requests.per.connection"
             if !value.parse().is_ok_and(|requests: u32| (1..=5).contains(&requests)) =>

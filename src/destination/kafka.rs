@@ -123,9 +123,12 @@ impl Session for Producing {
                     inexpressible: 0,
                 })
             }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => Err(Rejected::ForGood(
-                format!("{} bytes are more than message.max.bytes allows", payload.len()),
-            )),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                Err(Rejected::ForGood(format!(
+                    "{} bytes are more than message.max.bytes allows; raise it in properties",
+                    payload.len()
+                )))
+            }
             // As good as in flight: the session ends when the report that says why has come.
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
                 self.failed("the producer has failed".to_owned());

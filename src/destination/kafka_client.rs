@@ -31,8 +31,8 @@ impl Settings {
     /// As configured, and tried: librdkafka looks at mechanisms, certificates and keys only when it makes a producer.
     pub(super) fn new(config: &config::Kafka) -> Result<Self, String> {
         let mut client = ClientConfig::new();
-        // Room for the largest record with its headers; what the broker takes is its own business.
-        client.set("message.max.bytes", "1100000");
+        // Room for the largest record with its headers, as JSON too; what the broker takes is its own business.
+        client.set("message.max.bytes", "8000000");
         // So long a topic may be unknown before that is an error. A topic that is only on its way is met by the next try.
         client.set("topic.metadata.propagation.max.ms", "5000");
         for (key, value) in &config.properties {

@@ -18,6 +18,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(20);
 /// Reconnecting does not fill them.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
+    /// What the moments below were reckoned by; other limits begin anew.
+    limits: config::Flow,
     records_paid: Option<Instant>,
     bytes_paid: Option<Instant>,
 }
@@ -32,7 +34,13 @@ pub(super) struct Held {
 
 impl Flow {
     /// Until when the next record waits; `None`: it can go now.
-    pub(super) fn waits_until(&self, limits: &config::Flow, now: Instant) -> Option<Instant> {
+    pub(super) fn waits_until(&mut self, limits: &config::Flow, now: Instant) -> Option<Instant> {
+        if self.limits != *limits {
+            *self = Self {
+                limits: limits.clone(),
+                ..Self::default()
+            };
+        }
         let one = limits
             .max_records_per_second
             .map_or(Duration::ZERO, |rate| cost(1, rate.into()));
@@ -53,6 +61,16 @@ impl Flow {
             self.bytes_paid = Some(self.bytes_paid.map_or(now, |paid| paid.max(now)) + cost(bytes, rate));
         }
     }
+}
+
+/// Whether so much without an answer is all that may be: what is on its way goes out at once when a connection comes back.
+pub(super) fn is_enough(limits: &config::Flow, records: usize, bytes: usize) -> bool {
+    let half = |rate: u64| usize::try_from(rate / 2).unwrap_or(usize::MAX).max(1);
+    let many = limits
+        .max_records_per_second
+        .is_some_and(|rate| records >= half(rate.into()));
+    let large = limits.max_bytes_per_second.is_some_and(|rate| bytes >= half(rate));
+    records > 0 && (many || large)
 }
 
 /// The time that so much takes at so much a second.
@@ -166,12 +184,43 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_half_a_seconds_worth_waits_for_its_answer() {
+        let limits = config::Flow {
+            max_records_per_second: Some(100),
+            max_bytes_per_second: Some(10_000),
+            ..config::Flow::default()
+        };
+        assert!(!is_enough(&limits, 49, 100) && is_enough(&limits, 50, 100));
+        assert!(!is_enough(&limits, 1, 4_999) && is_enough(&limits, 1, 5_000));
+        assert!(!is_enough(&limits, 0, 0));
+        assert!(!is_enough(&config::Flow::default(), 10_000, 1 << 30));
+    }
+
+    #[test]
+    fn other_limits_begin_anew() {
+        let slow = config::Flow {
+            max_bytes_per_second: Some(1_000),
+            ..config::Flow::default()
+        };
+        let quick = config::Flow {
+            max_bytes_per_second: Some(1_000_000),
+            ..config::Flow::default()
+        };
+        let (mut flow, now) = (Flow::default(), Instant::now());
+        assert_eq!(flow.waits_until(&slow, now), None);
+        flow.spend(&slow, 400_000, now);
+        assert!(flow.waits_until(&slow, now).is_some());
+        assert_eq!(flow.waits_until(&quick, now), None);
+    }
+
+    #[test]
     fn a_pause_saves_nothing_up() {
         let limits = config::Flow {
             max_records_per_second: Some(100),
             ..config::Flow::default()
         };
         let (mut flow, start) = (Flow::default(), Instant::now());
+        assert_eq!(flow.waits_until(&limits, start), None);
         flow.spend(&limits, 1, start);
         let later = start + Duration::from_secs(3_600);
         let at_once = (0..1_000).take_while(|_| {

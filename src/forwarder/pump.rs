@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::flow::{self, Flow};
+use super::flow::{self, Flow, Held};
 use super::rules::Rules;
 use super::status::Status;
 use super::transfer::Transfer;
@@ -77,7 +77,12 @@ impl Pump {
     /// A panic, of a client library for instance, ends the session like any error and nothing else.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
         while let Err(panic) = AssertUnwindSafe(self.sessions(&stop, &abort)).catch_unwind().await {
-            let reason = panic.downcast_ref::<String>().map_or("no message", String::as_str);
+            let text = panic.downcast_ref::<&str>().copied();
+            let reason = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or(text)
+                .unwrap_or("no message");
             tracing::error!(destination = %self.name, reason, "the forwarder panicked and begins again at its cursor");
             if stop.is_cancelled() {
                 return;
@@ -114,20 +119,34 @@ impl Pump {
         }
     }
 
-    /// Waits while nothing is to be sent.
+    /// Whether its sessions outlast a hold: subscribers on this machine would have to come back after each, and miss what
+    /// is sent before they have.
+    pub(super) fn keeps_open(&self) -> bool {
+        self.status.kind == "zmq"
+    }
+
+    /// Says whether and why nothing is sent, when that is news.
+    pub(super) fn tell_held(&self, held: Option<&Held>) {
+        let why = held.map(|held| held.why.clone());
+        if self.status.held(why.clone()) {
+            match &why {
+                Some(why) => {
+                    tracing::info!(destination = %self.name, cursor = self.queue.cursor(&self.name), "held, records stay queued: {why}")
+                }
+                None => tracing::info!(destination = %self.name, "held no longer"),
+            }
+        }
+    }
+
+    /// Waits while nothing is to be sent and no session is to be open.
     async fn held(&self) {
+        if self.keeps_open() {
+            return;
+        }
         let mut rules = self.rules.clone();
         loop {
             let held = flow::held(&rules.borrow_and_update().flow);
-            let why = held.as_ref().map(|held| held.why.clone());
-            if self.status.held(why.clone()) {
-                match &why {
-                    Some(why) => {
-                        tracing::info!(destination = %self.name, cursor = self.queue.cursor(&self.name), "held, records stay queued: {why}")
-                    }
-                    None => tracing::info!(destination = %self.name, "held no longer"),
-                }
-            }
+            self.tell_held(held.as_ref());
             let Some(held) = held else { return };
             tokio::select! {
                 () = changed(&mut rules) => {}

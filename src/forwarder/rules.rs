@@ -62,6 +62,23 @@ pub enum RulesError {
         /// What is wrong with that.
         why: &'static str,
     },
+    /// A list of those that are allowed is empty, which is what a file that is being written looks like.
+    #[error("destination {destination:?}: vins.allow_file: {} names no VIN, so that nothing would ever be sent; name some, or write pause = true", path.display())]
+    Nobody {
+        /// The destination.
+        destination: String,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl RulesError {
+    fn nobody(destination: &str, list: &VinList) -> Self {
+        Self::Nobody {
+            destination: destination.to_owned(),
+            path: list.file.clone().unwrap_or_default(),
+        }
+    }
 }
 
 impl Rules {
@@ -79,7 +96,13 @@ impl Rules {
                 .map(|(record_type, names)| (record_type.clone(), has(names)))
                 .collect(),
             other_types: has(&routes.others),
-            allow: allow.map(|list| load(name, "allow_file", list)).transpose()?,
+            allow: match allow {
+                Some(list) => match load(name, "allow_file", list)? {
+                    nobody if nobody.is_empty() => return Err(RulesError::nobody(name, list)),
+                    vins => Some(vins),
+                },
+                None => None,
+            },
             deny: load(name, "deny_file", &delivery.vins.deny)?,
             fields: delivery.fields.clone(),
             format: delivery.format,

@@ -21,6 +21,7 @@ use crate::queue::{Batch, Queued, ReadError, Reader};
 
 /// At a stop, a destination that confirms nothing for this long is not waited for any longer.
 const SETTLE_SILENCE: Duration = Duration::from_secs(3);
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 /// Bytes that are read from the queue at a time.
 const READ_BYTES: usize = 256 << 10;
 
@@ -38,6 +39,7 @@ pub(super) struct Transfer<'a> {
     read_end: u64,
     /// Handed over, not confirmed; in the order of their numbers.
     sent: VecDeque<Sent>,
+    sent_bytes: usize,
 }
 
 struct Sent {
@@ -56,6 +58,7 @@ impl<'a> Transfer<'a> {
             read: VecDeque::new(),
             read_end: cursor,
             sent: VecDeque::new(),
+            sent_bytes: 0,
         }
     }
 
@@ -75,15 +78,20 @@ impl<'a> Transfer<'a> {
         // How it is to end, once what is in flight has settled.
         let mut ending = None;
         let mut give_up_at = Instant::now();
+        // What is on its way when a hold begins may still be answered, but not for as long as answers come.
+        let mut hold_until = Instant::now() + FOREVER;
         let mut reading = read(reader);
         loop {
-            let held = flow::held(&self.rules.flow).is_some();
-            if held && ending.is_none() {
+            let held = flow::held(&self.rules.flow);
+            if self.pump.keeps_open() {
+                self.pump.tell_held(held.as_ref());
+            } else if held.is_some() && ending.is_none() {
                 ending = Some(End::Again);
                 give_up_at = Instant::now() + SETTLE_SILENCE;
+                hold_until = give_up_at;
             }
             let mut wait = None;
-            if ending.is_none() {
+            if ending.is_none() && held.is_none() {
                 match self.hand_over(session).await {
                     Ok(until) => wait = until,
                     Err(end) => return end,
@@ -102,6 +110,7 @@ impl<'a> Transfer<'a> {
                 () = abort.cancelled() => return End::Stopped,
                 () = stop.cancelled(), if !matches!(ending, Some(End::Stopped)) => {
                     ending = Some(End::Stopped);
+                    hold_until = Instant::now() + FOREVER;
                     give_up_at = Instant::now() + SETTLE_SILENCE;
                 }
                 () = changed(&mut rules) => self.rules = Arc::clone(&rules.borrow_and_update()),
@@ -131,7 +140,7 @@ impl<'a> Transfer<'a> {
                     }
                     Err(error) => return End::Lost(error.to_string()),
                 },
-                () = tokio::time::sleep_until(give_up_at), if ending.is_some() => {
+                () = tokio::time::sleep_until(give_up_at.min(hold_until)), if ending.is_some() => {
                     tracing::warn!(destination = %self.pump.name, unconfirmed = self.flight.unconfirmed(),
                         "the destination confirms nothing; what it has not confirmed stays queued");
                     return ending.unwrap_or(End::Stopped);
@@ -167,6 +176,9 @@ impl<'a> Transfer<'a> {
                 self.read.pop_front();
                 continue;
             }
+            if flow::is_enough(&self.rules.flow, self.flight.unconfirmed(), self.sent_bytes) {
+                return Ok(None);
+            }
             let now = Instant::now();
             if let Some(until) = self.course.flow.waits_until(&self.rules.flow, now) {
                 return Ok(Some(until));
@@ -196,6 +208,7 @@ impl<'a> Transfer<'a> {
                     self.course.flow.spend(&self.rules.flow, taken.bytes, now);
                     self.pump.status.sent(taken.bytes, taken.inexpressible);
                     let bytes = taken.bytes;
+                    self.sent_bytes += bytes;
                     self.sent.push_back(Sent { queued, bytes });
                 }
                 Err(Rejected::ForGood(reason)) => {
@@ -217,6 +230,7 @@ impl<'a> Transfer<'a> {
         match outcome {
             Outcome::Delivered => {
                 if let Some(sent) = self.sent.remove(at) {
+                    self.sent_bytes -= sent.bytes;
                     self.pump.status.confirmed(sent.bytes);
                 }
                 self.flight.confirm(number);
@@ -227,6 +241,7 @@ impl<'a> Transfer<'a> {
             }
             Outcome::Refused(reason) if self.flight.unconfirmed() == 1 => {
                 if let Some(sent) = self.sent.remove(at) {
+                    self.sent_bytes -= sent.bytes;
                     self.pump.give_up(&sent.queued, &reason).await?;
                 }
                 self.flight.confirm(number);

@@ -195,6 +195,7 @@ impl Gateway {
     /// What changes its configuration while it runs.
     pub fn reloader(&mut self) -> Reloader {
         Reloader {
+            live: self.config.destinations.clone(),
             current: self.config.clone(),
             queue: self.published.queue.clone(),
             tls: self.listener.tls(),

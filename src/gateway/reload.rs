@@ -47,6 +47,8 @@ pub struct Reloader {
     pub(super) queue: Queue,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) rulers: Rulers,
+    /// Those that the last configuration has and that run as it says; others keep the rules that they have.
+    pub(super) live: Vec<config::Destination>,
 }
 
 impl Reloader {
@@ -75,6 +77,7 @@ impl Reloader {
                 current.clone_from(new);
             }
         }
+        self.live = staying;
         self.current.listener = self.with_files_of(&new.listener);
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),
@@ -83,9 +86,33 @@ impl Reloader {
         Ok(kept)
     }
 
-    /// Reads the files that the configuration in force names again.
-    pub async fn refresh(&mut self) -> Result<(), ReloadError> {
-        self.reload(self.current.clone()).await.map(drop)
+    /// Reads the files that the configuration in force names again, and takes over each that can be used. `Err` says what
+    /// is wrong with the others, a line each; for those everything is as it was.
+    pub fn refresh(&mut self) -> Result<(), String> {
+        let mut errors = Vec::new();
+        match tls::load(&self.current.listener) {
+            Ok(loaded) => {
+                for warning in loaded.outdated.iter().chain(&loaded.warnings) {
+                    tracing::warn!("{warning}");
+                }
+                self.tls.store(loaded.server);
+            }
+            Err(error) => errors.push(error.to_string()),
+        }
+        for destination in &self.live {
+            let rules = destinations::rules(&self.current.routes, std::slice::from_ref(destination));
+            match (rules, self.rulers.get(&destination.name)) {
+                (Ok(rules), Some(ruler)) => rules
+                    .into_iter()
+                    .for_each(|rules| drop(ruler.send_replace(Arc::new(rules)))),
+                (Ok(_), None) => {}
+                (Err(error), _) => errors.push(error.to_string()),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(errors.join("\n")),
+        }
     }
 
     /// The listener in force, with another one's files.

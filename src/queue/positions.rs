@@ -3,7 +3,10 @@
 //! A cursor only ever grows. One that the configuration no longer names keeps its place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::backlog;
 
 pub(crate) struct Positions(Mutex<BTreeMap<String, Position>>);
 
@@ -17,11 +20,12 @@ struct Position {
 }
 
 impl Position {
-    fn drop_to(&mut self, name: &str, first: u64, end: u64, why: &str) {
+    fn drop_to(&mut self, name: &str, first: u64, end: u64, skipped: &[Range<u64>], why: &str) {
         let from = self.next.max(first);
-        let dropped = end.saturating_sub(from);
+        let dropped = backlog(from, first, end, skipped);
         self.dropped += dropped;
-        tracing::error!(destination = %name, from, to = end - 1, dropped, "records dropped: {why}");
+        tracing::error!(destination = %name, from, to = end - 1, dropped,
+            "records dropped, with those in between that were not for this destination: {why}");
         self.next = end;
     }
 }
@@ -118,7 +122,7 @@ impl Positions {
 
     /// Moves destinations past `end`: all of them, or those that are not required when only they still need what is
     /// before it. Returns how many it moved.
-    pub(crate) fn drop_before(&self, first: u64, end: u64, all: bool, why: &str) -> usize {
+    pub(crate) fn drop_before(&self, first: u64, end: u64, all: bool, skipped: &[Range<u64>], why: &str) -> usize {
         let mut positions = self.lock();
         let behind = |position: &Position| position.next < end;
         if !all && positions.values().any(|position| position.required && behind(position)) {
@@ -126,14 +130,21 @@ impl Positions {
         }
         let moved = positions.iter_mut().filter(|(_, position)| behind(position));
         moved
-            .map(|(name, position)| position.drop_to(name, first, end, why))
+            .map(|(name, position)| position.drop_to(name, first, end, skipped, why))
             .count()
     }
 
+    /// Whether somebody still needs something before `end`, and nobody who is required.
+    pub(crate) fn is_needed_by_optional_alone(&self, end: u64) -> bool {
+        let positions = self.lock();
+        let mut behind = positions.values().filter(|position| position.next < end).peekable();
+        behind.peek().is_some() && behind.all(|position| !position.required)
+    }
+
     /// Moves one destination past `end`.
-    pub(crate) fn drop_of(&self, name: &str, first: u64, end: u64, why: &str) {
+    pub(crate) fn drop_of(&self, name: &str, first: u64, end: u64, skipped: &[Range<u64>], why: &str) {
         if let Some(position) = self.lock().get_mut(name).filter(|position| position.next < end) {
-            position.drop_to(name, first, end, why);
+            position.drop_to(name, first, end, skipped, why);
         }
     }
 }
@@ -157,17 +168,17 @@ mod tests {
         positions.register("cloud", 0, true);
         positions.register("file", 0, false);
         assert_eq!(
-            positions.drop_before(0, 10, false, "full"),
+            positions.drop_before(0, 10, false, &[], "full"),
             0,
             "the required one still needs it"
         );
         positions.advance("cloud", 10);
         positions.advance("file", 4);
-        assert_eq!(positions.drop_before(0, 10, false, "full"), 1);
+        assert_eq!(positions.drop_before(0, 10, false, &[], "full"), 1);
         assert_eq!((positions.get("file"), positions.dropped("file")), (Some(10), 6));
         assert_eq!(positions.oldest(), Some(10));
         assert_eq!(
-            positions.drop_before(10, 15, true, "full"),
+            positions.drop_before(10, 15, true, &[], "full"),
             2,
             "all of them, if that is wanted"
         );
@@ -179,14 +190,14 @@ mod tests {
         let positions = Positions::new([("old".to_owned(), 3)].into(), &BTreeSet::new());
         positions.register("new", 50, true);
         assert_eq!(positions.oldest(), Some(3));
-        assert_eq!(positions.drop_before(0, 10, false, "full"), 0);
+        assert_eq!(positions.drop_before(0, 10, false, &[], "full"), 0);
     }
 
     #[test]
     fn a_destination_that_left_and_was_not_required_fills_nothing() {
         let positions = Positions::new([("trace".to_owned(), 3)].into(), &["trace".to_owned()].into());
         positions.register("cloud", 50, true);
-        assert_eq!(positions.drop_before(0, 10, false, "full"), 1);
+        assert_eq!(positions.drop_before(0, 10, false, &[], "full"), 1);
         assert_eq!(positions.optional(), ["trace".to_owned()].into());
     }
 }

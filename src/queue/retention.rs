@@ -46,9 +46,25 @@ impl Writer {
         let all = self.settings.when_full == WhenFull::DropOldest;
         while let Some(reason) = self.lacks(needed, needed) {
             let Some((first, end)) = self.shared.segments.oldest_sealed() else {
+                // The one that is written to goes too, when nobody who may fill the queue needs it.
+                let may_go = all
+                    || self
+                        .shared
+                        .positions
+                        .is_needed_by_optional_alone(self.shared.segments.end());
+                if may_go && self.shared.segments.open_began().is_some() {
+                    self.shared.segments.seal()?;
+                    continue;
+                }
                 return Ok(Some(reason));
             };
-            if self.shared.positions.drop_before(first, end, all, &reason) == 0 || self.remove_consumed()? == 0 {
+            if self
+                .shared
+                .positions
+                .drop_before(first, end, all, &self.shared.skipped, &reason)
+                == 0
+                || self.remove_consumed()? == 0
+            {
                 return Ok(Some(reason));
             }
         }
@@ -145,9 +161,13 @@ impl Writer {
         while let Some((first, end, ended)) = self.shared.segments.oldest_ended()
             && now > ended + max_age
         {
-            self.shared
-                .positions
-                .drop_before(first, end, true, "they are older than queue.max_age");
+            self.shared.positions.drop_before(
+                first,
+                end,
+                true,
+                &self.shared.skipped,
+                "they are older than queue.max_age",
+            );
             if self.remove_consumed()? == 0 {
                 break;
             }
@@ -160,7 +180,9 @@ impl Writer {
         for (name, next, max_bytes) in self.shared.positions.bounded() {
             if let Some((first, end)) = self.shared.segments.excess(next, max_bytes) {
                 let why = format!("it may hold {max_bytes} bytes (max_backlog)");
-                self.shared.positions.drop_of(&name, first, end, &why);
+                self.shared
+                    .positions
+                    .drop_of(&name, first, end, &self.shared.skipped, &why);
             }
         }
     }

@@ -51,6 +51,16 @@ struct LeftOut {
     message: String,
 }
 
+impl LeftOut {
+    fn tell(self) {
+        let Self { level, times, message } = self;
+        match level {
+            Level::WARN => tracing::warn!(times, "said more often than is told: {message}"),
+            _ => tracing::info!(times, "said more often than is told: {message}"),
+        }
+    }
+}
+
 impl Burst {
     fn lock(&self) -> MutexGuard<'_, Seen> {
         // Counts that a panic left half changed are still counts.
@@ -67,7 +77,12 @@ impl Burst {
         event.record(&mut about);
         let mut seen = self.lock();
         seen.begun.get_or_insert(now);
-        let cause = (metadata.callsite(), about.cause.finish());
+        // Without one, whatever is told differs.
+        let cause = match about.has_cause {
+            true => about.cause.finish(),
+            false => about.all.finish(),
+        };
+        let cause = (metadata.callsite(), cause);
         let many = seen.causes.len() >= CAUSES && !seen.causes.contains_key(&cause);
         let times = match many {
             // Those that there is no room for share what the kind may say.
@@ -99,10 +114,12 @@ impl Burst {
 
     /// What was left out, when the window is over; the next one begins.
     fn sum_up(&self, now: Instant) -> Vec<LeftOut> {
+        let over = self.lock().begun.is_some_and(|begun| now >= begun + WINDOW);
+        if over { self.left_out() } else { Vec::new() }
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
         let mut seen = self.lock();
-        if seen.begun.is_none_or(|begun| now < begun + WINDOW) {
-            return Vec::new();
-        }
         seen.begun = None;
         seen.causes.clear();
         let kinds = std::mem::take(&mut seen.kinds).into_values();
@@ -118,13 +135,13 @@ impl Burst {
     pub(super) async fn tell(&self) {
         loop {
             tokio::time::sleep(WINDOW / 6).await;
-            for LeftOut { level, times, message } in self.sum_up(Instant::now()) {
-                match level {
-                    Level::WARN => tracing::warn!(times, "said more often than is told: {message}"),
-                    _ => tracing::info!(times, "said more often than is told: {message}"),
-                }
-            }
+            self.sum_up(Instant::now()).into_iter().for_each(LeftOut::tell);
         }
+    }
+
+    /// Tells what was left out so far: the last word of a process.
+    pub(super) fn tell_now(&self) {
+        self.left_out().into_iter().for_each(LeftOut::tell);
     }
 }
 
@@ -138,23 +155,27 @@ impl<S: Subscriber> Layer<S> for &'static Burst {
 #[derive(Default)]
 struct About {
     cause: DefaultHasher,
+    has_cause: bool,
+    all: DefaultHasher,
     message: String,
 }
 
 impl Visit for About {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = format!("{value:?}");
+        text.hash(&mut self.all);
+        // Of an address, the host: each connection has another port.
+        let host = || text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
         match field.name() {
-            "message" => self.message = format!("{value:?}"),
-            // Of an address, the host: each connection has another port.
-            "peer" => {
-                let text = format!("{value:?}");
-                text.rsplit_once(':')
-                    .map_or(text.as_str(), |(host, _)| host)
-                    .hash(&mut self.cause);
+            "peer" => host().hash(&mut self.cause),
+            name if CAUSE.contains(&name) => text.hash(&mut self.cause),
+            "message" => {
+                self.message = text;
+                return;
             }
-            name if CAUSE.contains(&name) => format!("{value:?}").hash(&mut self.cause),
-            _ => {}
+            _ => return,
         }
+        self.has_cause = true;
     }
 }
 
@@ -223,6 +244,16 @@ mod tests {
         let told = with(&BURST, || (0..20_000).for_each(|host| say(format!("10.0.{host}:1"))));
         assert_eq!(told.count(Level::WARN), TOLD_OF_KIND as usize - 10);
         assert!(BURST.lock().causes.len() <= CAUSES);
+    }
+
+    #[test]
+    fn what_is_about_nobody_is_told_apart_by_what_it_says() {
+        static BURST: LazyLock<Burst> = LazyLock::new(Burst::default);
+        let told = with(&BURST, || {
+            (0..30).for_each(|number| tracing::warn!(number, "set aside"));
+            (0..30).for_each(|_| tracing::warn!(number = 1, "set aside"));
+        });
+        assert_eq!(told.count(Level::WARN), 30 + 10);
     }
 
     #[test]

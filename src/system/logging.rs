@@ -34,8 +34,17 @@ pub fn check(level: &str) -> Result<(), LoggingError> {
 
 /// Starts logging for the whole process.
 pub fn start(level: &str) -> Result<(), LoggingError> {
+    begin(level, None)
+}
+
+/// The same for one that runs for long: what repeats itself is summed up, by [`sum_up`] and at the end [`last_words`].
+pub fn start_service(level: &str) -> Result<(), LoggingError> {
+    begin(level, Some(&BURST))
+}
+
+fn begin(level: &str, burst: Option<&'static Burst>) -> Result<(), LoggingError> {
     let filter = filter(level)?;
-    let registry = tracing_subscriber::registry().with(filter).with(&*BURST);
+    let registry = tracing_subscriber::registry().with(filter).with(burst);
     match journal() {
         Some(journal) => registry.with(journal).try_init()?,
         None => {
@@ -52,6 +61,11 @@ pub fn start(level: &str) -> Result<(), LoggingError> {
 /// Tells what was left out because it repeats itself, for ever.
 pub async fn sum_up() {
     BURST.tell().await;
+}
+
+/// Tells what was left out until now.
+pub fn last_words() {
+    BURST.tell_now();
 }
 
 /// systemd sets `JOURNAL_STREAM` to the device and inode of a service's standard error when that is the journal's. A

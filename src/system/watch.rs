@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What tells one state of a file from another, through all links: where it is, its length, when it was written.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
+/// What tells one state of a file from another, through all links: where it is, its length, when it was written, and when
+/// its owner or mode was changed.
+type Stamp = Option<(u64, u64, u64, [i64; 4])>;
 
 /// The files as they were when somebody last acted on them, and when they were last looked at.
 pub struct Watch {
@@ -28,17 +29,15 @@ impl Watch {
     /// The files that have changed since they were acted on, and not since the last look.
     pub fn look(&mut self) -> Vec<PathBuf> {
         let now = stamps(self.acted.keys().cloned().collect());
-        let settled = now == self.looked;
-        self.looked = now;
-        if !settled {
-            return Vec::new();
+        let before = std::mem::replace(&mut self.looked, now);
+        let mut changed = Vec::new();
+        for (path, stamp) in &self.looked {
+            let settled = before.get(path) == Some(stamp);
+            if settled && self.acted.get(path) != Some(stamp) {
+                self.acted.insert(path.clone(), *stamp);
+                changed.push(path.clone());
+            }
         }
-        let changed = self
-            .looked
-            .iter()
-            .filter(|(path, stamp)| self.acted.get(*path) != Some(stamp));
-        let changed = changed.map(|(path, _)| path.clone()).collect();
-        self.acted.clone_from(&self.looked);
         changed
     }
 }
@@ -49,14 +48,15 @@ fn stamps(files: Vec<PathBuf>) -> BTreeMap<PathBuf, Stamp> {
 
 fn stamp(path: &Path) -> Stamp {
     let found = std::fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+    Some((found.dev(), found.ino(), found.len(), times))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -73,6 +73,20 @@ mod tests {
         assert!(watch.look().is_empty(), "it was");
         assert_eq!(watch.look(), [path]);
         assert!(watch.look().is_empty());
+    }
+
+    #[test]
+    fn one_that_is_always_being_written_hides_no_other_and_a_new_mode_is_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let [busy, quiet] = ["busy", "quiet"].map(|name| dir.path().join(name));
+        fs::write(&busy, "").unwrap();
+        fs::write(&quiet, "").unwrap();
+        let mut watch = Watch::new(vec![busy.clone(), quiet.clone()]);
+        fs::set_permissions(&quiet, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&busy, "a").unwrap();
+        assert!(watch.look().is_empty());
+        fs::write(&busy, "ab").unwrap();
+        assert_eq!(watch.look(), [quiet]);
     }
 
     #[test]

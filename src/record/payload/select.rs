@@ -69,7 +69,10 @@ impl FieldFilter {
                     goes_on
                 }
                 // What this build does not know may be what nobody is to know.
-                _ => !keep || Message::root(Kind::Vehicle).field(field.number).is_some(),
+                _ => {
+                    let known = Message::root(Kind::Vehicle).field(field.number);
+                    !keep || known.is_some_and(|known| known.accepts(&field.wire))
+                }
             };
             if goes_on {
                 out.extend_from_slice(&payload[field.start..field.end]);
