@@ -245,26 +245,30 @@ async fn a_full_queue_refuses_in_order_and_takes_records_again_when_there_is_roo
 
 #[tokio::test]
 async fn a_destination_that_is_not_required_loses_its_oldest_instead_of_filling_the_queue() {
-    let dir = tempfile::tempdir().unwrap();
-    let settings = Settings {
-        max_bytes: 6 << 20,
-        ..SETTINGS
-    };
-    let (queue, writer) = Queue::open(dir.path(), settings).unwrap();
-    queue.register("cloud", true);
-    queue.register("file", false);
-    let mut submitter = queue.submitter();
-    for n in 0..400 {
-        submitter.store(Item::Record(record("A", n, 50_000))).await.unwrap();
-        queue.advance("cloud", n + 1);
+    // Also when all that there is lies in the segment that is written to.
+    for segment_size in [SETTINGS.segment_size, 32 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            max_bytes: 6 << 20,
+            segment_size,
+            ..SETTINGS
+        };
+        let (queue, writer) = Queue::open(dir.path(), settings).unwrap();
+        queue.register("cloud", true);
+        queue.register("file", false);
+        let mut submitter = queue.submitter();
+        for n in 0..400 {
+            submitter.store(Item::Record(record("A", n, 50_000))).await.unwrap();
+            queue.advance("cloud", n + 1);
+        }
+        let dropped = queue.dropped("file");
+        assert!(dropped > 100, "{dropped}");
+        assert_eq!(queue.cursor("file"), dropped);
+        let rest = drain(&queue, "file", 400 - dropped as usize).await;
+        assert_eq!(txids(&rest), expected("A", dropped..400));
+        assert_eq!(queue.snapshot().lost, 0, "dropped, and counted as such; not lost");
+        close(writer).await;
     }
-    let dropped = queue.dropped("file");
-    assert!(dropped > 100, "{dropped}");
-    assert_eq!(queue.cursor("file"), dropped);
-    let rest = drain(&queue, "file", 400 - dropped as usize).await;
-    assert_eq!(txids(&rest), expected("A", dropped..400));
-    assert_eq!(queue.snapshot().lost, 0, "dropped, and counted as such; not lost");
-    close(writer).await;
 }
 
 #[tokio::test]

@@ -63,25 +63,38 @@ fn space(queue: &config::Queue, existing: &Path, findings: &mut Findings) {
         return;
     };
     let (free, size) = (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize);
-    match room(queue, free, size) {
+    // What the queue has already it need not get.
+    let wanted = queue.max_bytes.saturating_sub(used(&queue.path));
+    match room(queue, wanted, free, size) {
         (false, said) => findings.bad(said),
-        (true, said) if free.saturating_sub(queue.keep_free) < queue.max_bytes => findings.warn(said),
+        (true, said) if free.saturating_sub(queue.keep_free) < wanted => findings.warn(said),
         (true, said) => findings.good(said),
     }
 }
 
+/// Bytes on the disk of the files in a directory and in those below it.
+fn used(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => used(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
 /// Whether the queue can begin at all, and what there is to say.
-fn room(queue: &config::Queue, free: u64, size: u64) -> (bool, String) {
+fn room(queue: &config::Queue, wanted: u64, free: u64, size: u64) -> (bool, String) {
     let shown = format!("queue.path: {}", queue.path.display());
     let (free_mib, keep_mib) = (free >> 20, queue.keep_free >> 20);
     let (max_mib, size_mib) = (queue.max_bytes >> 20, size >> 20);
     let usable = free.saturating_sub(queue.keep_free);
-    if usable < 2 * queue.segment_size {
+    if usable < wanted.min(2 * queue.segment_size) {
         let said = format!(
             "{shown}: the disk has {free_mib} MiB free, and queue.keep_free leaves {keep_mib} MiB of that to others: vehicles will be refused; free some space, or name another disk"
         );
         (false, said)
-    } else if usable < queue.max_bytes {
+    } else if usable < wanted {
         let said = format!(
             "{shown}: the disk has {free_mib} MiB free, so that the queue is full before queue.max_bytes ({max_mib} MiB); free some space, or write a smaller queue.max_bytes"
         );
@@ -235,14 +248,19 @@ mod tests {
     #[test]
     fn a_disk_that_is_nearly_full_is_a_fault_and_a_small_one_a_warning() {
         let queue = queue();
-        let (good, said) = room(&queue, 100 << 20, 8 << 30);
+        let (good, said) = room(&queue, 4 << 30, 100 << 20, 8 << 30);
         assert!(!good && said.contains("vehicles will be refused"), "{said}");
-        let (good, said) = room(&queue, 2 << 30, 8 << 30);
+        let (good, said) = room(&queue, 4 << 30, 2 << 30, 8 << 30);
         assert!(
             good && said.contains("full before queue.max_bytes (4096 MiB)"),
             "{said}"
         );
-        let (good, said) = room(&queue, 6 << 30, 8 << 30);
+        let (good, said) = room(&queue, 1 << 30, 2 << 30, 8 << 30);
+        assert!(
+            good && said.ends_with("the disk has 2048 of 8192 MiB free"),
+            "what it has counts: {said}"
+        );
+        let (good, said) = room(&queue, 4 << 30, 6 << 30, 8 << 30);
         assert!(good && said.ends_with("the disk has 6144 of 8192 MiB free"), "{said}");
     }
 }
