@@ -1,19 +1,28 @@
 //! What a destination is sent and when: whose records, which fields, how fast, at what times, from where on.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/account.rs"]
+mod account;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "support/faketime.rs"]
 mod faketime;
+#[path = "support/kafka.rs"]
+mod kafka;
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "support/zmq.rs"]
+mod zmq;
 
 use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, wait_for};
+use daemon::{Daemon, free_port, wait_for};
 use faketime::Clock;
+use mosquitto::{Mosquitto, Subscriber};
 use prost::Message;
 use serde_json::Value as Json;
 use waystation::record::proto::vehicle_data::{Datum, Field, Payload, Value, value};
@@ -146,6 +155,106 @@ fn each_destination_gets_its_vehicles_and_their_fields_and_nothing_else() {
 }
 
 #[test]
+fn no_kind_of_destination_gets_a_field_that_is_not_for_it() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "telemetry/#");
+    let feed = format!("tcp://127.0.0.1:{}", free_port());
+    let cluster = kafka::cluster("fleet");
+    let reading = kafka::Reading::new(&cluster, "fleet");
+    let mqtt = format!("type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\nclient_id", broker.port);
+    let keep = "fields = { keep = [\"Soc\"] }";
+    let rest = format!(
+        r#"
+        [records]
+        V = ["values", "records", "feed", "cloud"]
+        [destinations.values]
+        {mqtt} = "values"
+        topic_base = "telemetry/values"
+        {keep}
+        [destinations.records]
+        {mqtt} = "records"
+        topic_base = "telemetry/records"
+        layout = "records"
+        format = "json"
+        {keep}
+        [destinations.feed]
+        type = "zmq"
+        bind = "{feed}"
+        namespace = "fleet"
+        {keep}
+        [destinations.cloud]
+        type = "kafka"
+        namespace = "fleet"
+        properties = {{ "bootstrap.servers" = "{}" }}
+        {keep}
+        "#,
+        cluster.bootstrap_servers()
+    );
+    let mut daemon = Daemon::new(1, "", &rest);
+    daemon.start();
+    let live = zmq::Subscriber::new(&feed, "fleet_V", &[]);
+    live.wait_event("HANDSHAKE_SUCCEEDED");
+    let mut number = 0;
+    wait_for("everybody has some", SOME, || {
+        number += 1;
+        let payload = v(&[Field::Location, Field::Soc, Field::VehicleSpeed]);
+        send(&daemon, 0, &[("V", number.to_string(), payload)]);
+        let topics = subscriber.messages();
+        let arrived = |part: &str| {
+            topics
+                .iter()
+                .any(|message| message.topic.starts_with(&format!("telemetry/{part}/5YJ")))
+        };
+        arrived("values") && arrived("records") && !live.messages().is_empty() && reading.count() > 0
+    });
+    let only_soc = |payload: &[u8]| {
+        let keys: Vec<i32> = Payload::decode(payload)
+            .unwrap()
+            .data
+            .iter()
+            .map(|datum| datum.key)
+            .collect();
+        assert_eq!(keys, [i32::from(Field::Soc)]);
+    };
+    live.messages().iter().for_each(|frames| only_soc(&frames[1]));
+    reading.messages().iter().for_each(|message| only_soc(&message.payload));
+    for message in subscriber.messages() {
+        let text = String::from_utf8(message.payload.clone()).unwrap();
+        let about = format!("{} {text}", message.topic);
+        assert!(
+            !about.contains("Location") && !about.contains("VehicleSpeed"),
+            "{about}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_bounds_what_waits_for_a_cluster_that_is_away_too() {
+    let nobody = free_port();
+    let rest = format!(
+        r#"
+        [records]
+        V = ["cloud"]
+        [destinations.cloud]
+        type = "kafka"
+        namespace = "fleet"
+        max_records_per_second = 40
+        properties = {{ "bootstrap.servers" = "127.0.0.1:{nobody}" }}
+        "#
+    );
+    let mut daemon = Daemon::new(1, "", &rest);
+    daemon.start();
+    send(&daemon, 0, &numbered(0, 400));
+    wait_for("half a second's worth is on its way", SOME, || {
+        daemon.figure("cloud", "in_flight") == 20
+    });
+    // Another half a second's worth would be there in half a second.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(daemon.figure("cloud", "in_flight"), 20);
+}
+
+#[test]
 fn a_list_of_vehicles_in_a_file_counts_as_soon_as_it_has_changed() {
     let [one, two] = [1, 2].map(|number| format!("5YJ3E1EA7KF{number:06}"));
     let mut daemon = daemon(2, "", &[("some", "vins = { allow_file = \"fleet\" }")]);
@@ -241,11 +350,26 @@ fn no_more_goes_out_than_the_speed_limit_allows_and_a_reload_changes_it() {
         "{:?}",
         started.elapsed()
     );
-    send(&daemon, 0, &numbered(200, 400));
-    daemon.edit("max_records_per_second = 50", "max_bytes_per_second = \"100 MiB\"");
+    // Lines of so many bytes, of which so many a second go out.
+    let line = fs::metadata(daemon.path("slow.jsonl")).unwrap().len() / 200;
+    daemon.edit(
+        "max_records_per_second = 50",
+        &format!("max_bytes_per_second = \"{} B\"", 50 * line),
+    );
     daemon.reload();
+    let started = Instant::now();
+    send(&daemon, 0, &numbered(200, 400));
     daemon.wait_drained("slow", SOME);
-    let all: Vec<String> = (0..400).map(|number| number.to_string()).collect();
+    assert!(
+        started.elapsed() > Duration::from_millis(3_700),
+        "{:?}",
+        started.elapsed()
+    );
+    daemon.edit("max_bytes_per_second = ", "max_bytes_per_second = \"100 MiB\" # ");
+    daemon.reload();
+    send(&daemon, 0, &numbered(400, 600));
+    daemon.wait_drained("slow", SOME);
+    let all: Vec<String> = (0..600).map(|number| number.to_string()).collect();
     assert_eq!(txids(&daemon, "slow"), all);
 }
 
