@@ -47,12 +47,9 @@ impl Writer {
         while let Some(reason) = self.lacks(needed, needed) {
             let Some((first, end)) = self.shared.segments.oldest_sealed() else {
                 // The one that is written to goes too, when nobody who may fill the queue needs it.
-                let may_go = all
-                    || self
-                        .shared
-                        .positions
-                        .is_needed_by_optional_alone(self.shared.segments.end());
-                if may_go && self.shared.segments.open_began().is_some() {
+                let end = self.shared.segments.end();
+                if self.shared.positions.is_needed_by_optional_alone(end) && self.shared.segments.open_began().is_some()
+                {
                     self.shared.segments.seal()?;
                     continue;
                 }
