@@ -54,7 +54,7 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
     if zmq.flag("verbose", draft) {
         draft.lost(
             "zmq.verbose",
-            "what happens at the socket is not logged one by one; see its counters in /metrics",
+            "write level = \"info,waystation::destination::zmq=debug\" in [log] to see what happens at the socket",
         );
     }
     zmq.finish(draft);
