@@ -76,10 +76,10 @@ host_up() {
         dir=$1 cgroup=$2
         echo $$ >"$cgroup/cgroup.procs"
         mount -t tmpfs tmpfs "$dir/scratch"
-        mkdir "$dir"/scratch/{upper,work,root}
-        mount -t overlay -o "lowerdir=$dir/lower,upperdir=$dir/scratch/upper,workdir=$dir/scratch/work" overlay "$dir/scratch/root"
-        echo depot >"$dir/scratch/root/etc/hostname"
-        printf "127.0.0.1 localhost\n::1 localhost\n" >"$dir/scratch/root/etc/hosts"
+        mkdir "$dir"/scratch/{upper,work,tree}
+        mount -t overlay -o "lowerdir=$dir/lower,upperdir=$dir/scratch/upper,workdir=$dir/scratch/work" overlay "$dir/scratch/tree"
+        echo depot >"$dir/scratch/tree/etc/hostname"
+        printf "127.0.0.1 localhost\n::1 localhost\n" >"$dir/scratch/tree/etc/hosts"
         # Its state is not this machine'\''s, and it sees cgroup2 alone, where this machine mounts both kinds.
         mount -t tmpfs tmpfs /run
         umount -lR /sys/fs/cgroup
@@ -89,7 +89,7 @@ host_up() {
         code=133
         while [ "$code" -eq 133 ]; do
             code=0
-            systemd-nspawn --quiet --directory="$dir/scratch/root" --boot --register=no --keep-unit --private-network \
+            systemd-nspawn --quiet --directory="$dir/scratch/tree" --boot --register=no --keep-unit --private-network \
                 --machine=depot --console=read-only --link-journal=no --bind="$dir/share:/mnt" || code=$?
         done
         exit "$code"

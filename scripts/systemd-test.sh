@@ -77,9 +77,9 @@ restarted() { [ "$(main_pid)" != "$1" ] && is_active; }
 put() { host_exec sh -c "cat >'$1'"; }
 apt() { host_exec apt-get install --yes --quiet --quiet --allow-downgrades "$1" >"$work/apt" 2>&1 </dev/null || { cat "$work/apt" >&2 && failed "apt-get install $1"; }; }
 
-# Twenty vehicles, whose acknowledged transaction ids are kept in /root/acks.
-vehicles=(waystation simulate --pki /root/pki --connect localhost:443 --vehicles 20 --rate 20 --linger 60s
-    --remember /root/acks --json)
+# Twenty vehicles, whose acknowledged transaction ids are kept in /srv/acks.
+vehicles=(waystation simulate --pki /srv/pki --connect localhost:443 --vehicles 20 --rate 20 --linger 60s
+    --remember /srv/acks --json)
 # drive SECONDS : in the background.
 drive() {
     host_exec "${vehicles[@]}" --duration "$1s" >"$work/tally" 2>"$work/vehicles" &
@@ -94,7 +94,7 @@ arrive() {
 tally() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$work/tally" "$1"; }
 # Acknowledged and not (yet) at the destination.
 missing() {
-    host_exec sort -u /root/acks >"$work/acked"
+    host_exec sort -u /srv/acks >"$work/acked"
     host_exec sh -c 'cat /var/lib/waystation/records.jsonl' | grep -o '"txid":"[^"]*"' | cut -d '"' -f 4 | sort -u >"$work/arrived"
     comm -23 "$work/acked" "$work/arrived"
 }
@@ -149,9 +149,9 @@ echo "    systemd-analyze security: $exposure"
 python3 -c 'import sys; sys.exit(float(sys.argv[1]) > 1.3)' "$exposure" || failed "systemd-analyze security: $exposure, more than 1.3"
 
 step "configured, checked, enabled"
-host_exec waystation pki --out /root/pki --vehicles 20 >/dev/null
-host_exec cp /root/pki/vehicle-ca.pem /etc/waystation/vehicle-ca.pem
-put /root/pki/server-ca.pem <"$work/ca.pem"
+host_exec waystation pki --out /srv/pki --vehicles 20 >/dev/null
+host_exec cp /srv/pki/vehicle-ca.pem /etc/waystation/vehicle-ca.pem
+put /srv/pki/server-ca.pem <"$work/ca.pem"
 # give NAME : the certificate and key as a technician puts them there.
 give() {
     host_exec sh -c 'umask 077; cat >/etc/waystation/tls/privkey.pem.new' <"$work/$1.key"
@@ -231,7 +231,7 @@ host_exec systemctl daemon-reload
 step "a full disk"
 host_exec systemctl stop waystation
 host_exec mount -t tmpfs -o size=80M,mode=0700,uid=waystation,gid=waystation tmpfs /var/lib/waystation
-host_exec mv /root/acks /root/acks.before
+host_exec mv /srv/acks /srv/acks.before
 host_exec systemctl start waystation
 pid=$(main_pid)
 drive 12
@@ -246,7 +246,7 @@ host_exec journalctl --unit waystation --output json --no-pager >"$work/journal"
 grep -q 'full' "$work/journal" || failed "no word of the full disk in the journal"
 host_exec systemctl stop waystation
 host_exec umount /var/lib/waystation
-host_exec mv /root/acks.before /root/acks
+host_exec mv /srv/acks.before /srv/acks
 
 step "a key that only root can read, as a credential"
 host_exec install -d -m 0700 /etc/letsencrypt/live/depot

@@ -18,7 +18,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(20);
 /// Reconnecting does not fill them.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// What the moments below were reckoned by; other limits begin anew.
+    /// What the moments below were reckoned by.
     limits: config::Flow,
     records_paid: Option<Instant>,
     bytes_paid: Option<Instant>,
@@ -33,44 +33,47 @@ pub(super) struct Held {
 }
 
 impl Flow {
-    /// Until when the next record waits; `None`: it can go now.
-    pub(super) fn waits_until(&mut self, limits: &config::Flow, now: Instant) -> Option<Instant> {
+    /// From now on by these limits; what was reckoned by others counts no longer.
+    pub(super) fn obey(&mut self, limits: &config::Flow) {
         if self.limits != *limits {
             *self = Self {
                 limits: limits.clone(),
                 ..Self::default()
             };
         }
-        let one = limits
-            .max_records_per_second
-            .map_or(Duration::ZERO, |rate| cost(1, rate.into()));
-        let records = self.records_paid.filter(|_| limits.max_records_per_second.is_some());
-        let bytes = self.bytes_paid.filter(|_| limits.max_bytes_per_second.is_some());
+    }
+
+    /// Until when the next record waits; `None`: it can go now.
+    pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
+        let one = self.limits.max_records_per_second;
+        let one = one.map_or(Duration::ZERO, |rate| cost(1, rate.into()));
         let ahead = |paid: Instant, by: Duration| paid.checked_sub(by).unwrap_or(paid);
-        let records = records.map(|paid| ahead(paid, BURST.saturating_sub(one)));
-        let bytes = bytes.map(|paid| ahead(paid, BURST));
+        let records = self.records_paid.map(|paid| ahead(paid, BURST.saturating_sub(one)));
+        let bytes = self.bytes_paid.map(|paid| ahead(paid, BURST));
         records.max(bytes).filter(|until| *until > now)
     }
 
     /// Notes that a record of so many bytes goes out.
-    pub(super) fn spend(&mut self, limits: &config::Flow, bytes: usize, now: Instant) {
-        if let Some(rate) = limits.max_records_per_second {
-            self.records_paid = Some(self.records_paid.map_or(now, |paid| paid.max(now)) + cost(1, rate.into()));
+    pub(super) fn spend(&mut self, bytes: usize, now: Instant) {
+        let from = |paid: Option<Instant>| paid.map_or(now, |paid| paid.max(now));
+        if let Some(rate) = self.limits.max_records_per_second {
+            self.records_paid = Some(from(self.records_paid) + cost(1, rate.into()));
         }
-        if let Some(rate) = limits.max_bytes_per_second {
-            self.bytes_paid = Some(self.bytes_paid.map_or(now, |paid| paid.max(now)) + cost(bytes, rate));
+        if let Some(rate) = self.limits.max_bytes_per_second {
+            self.bytes_paid = Some(from(self.bytes_paid) + cost(bytes, rate));
         }
     }
-}
 
-/// Whether so much without an answer is all that may be: what is on its way goes out at once when a connection comes back.
-pub(super) fn is_enough(limits: &config::Flow, records: usize, bytes: usize) -> bool {
-    let half = |rate: u64| usize::try_from(rate / 2).unwrap_or(usize::MAX).max(1);
-    let many = limits
-        .max_records_per_second
-        .is_some_and(|rate| records >= half(rate.into()));
-    let large = limits.max_bytes_per_second.is_some_and(|rate| bytes >= half(rate));
-    records > 0 && (many || large)
+    /// Whether so much without an answer is all that may be: what is on its way goes out at once when a connection comes
+    /// back.
+    pub(super) fn is_enough(&self, records: usize, bytes: usize) -> bool {
+        let half = |rate: u64| usize::try_from(rate / 2).unwrap_or(usize::MAX).max(1);
+        let many = self.limits.max_records_per_second;
+        let large = self.limits.max_bytes_per_second;
+        let many = many.is_some_and(|rate| records >= half(rate.into()));
+        let large = large.is_some_and(|rate| bytes >= half(rate));
+        records > 0 && (many || large)
+    }
 }
 
 /// The time that so much takes at so much a second.
@@ -120,17 +123,23 @@ mod tests {
     use super::*;
     use crate::config::Window;
 
+    fn obeying(limits: &config::Flow) -> Flow {
+        let mut flow = Flow::default();
+        flow.obey(limits);
+        flow
+    }
+
     /// Records of so many bytes that go out in so many seconds, when there are always some and each is tried a
     /// millisecond after it may go.
     fn sent(limits: &config::Flow, bytes: usize, seconds: u64) -> u64 {
-        let (mut flow, start) = (Flow::default(), Instant::now());
+        let (mut flow, start) = (obeying(limits), Instant::now());
         let mut now = start;
         let mut sent = 0;
         while now < start + Duration::from_secs(seconds) {
-            match flow.waits_until(limits, now) {
+            match flow.waits_until(now) {
                 Some(until) => now = until + Duration::from_millis(1),
                 None => {
-                    flow.spend(limits, bytes, now);
+                    flow.spend(bytes, now);
                     sent += 1;
                 }
             }
@@ -179,8 +188,8 @@ mod tests {
         assert!(within_five_percent(sent(&both, 600, 10), 100));
         assert!(within_five_percent(sent(&both, 10, 10), 1_000));
         let mut flow = Flow::default();
-        flow.spend(&config::Flow::default(), 1 << 30, Instant::now());
-        assert_eq!(flow.waits_until(&config::Flow::default(), Instant::now()), None);
+        flow.spend(1 << 30, Instant::now());
+        assert_eq!(flow.waits_until(Instant::now()), None);
     }
 
     #[test]
@@ -190,10 +199,10 @@ mod tests {
             max_bytes_per_second: Some(10_000),
             ..config::Flow::default()
         };
-        assert!(!is_enough(&limits, 49, 100) && is_enough(&limits, 50, 100));
-        assert!(!is_enough(&limits, 1, 4_999) && is_enough(&limits, 1, 5_000));
-        assert!(!is_enough(&limits, 0, 0));
-        assert!(!is_enough(&config::Flow::default(), 10_000, 1 << 30));
+        assert!(!obeying(&limits).is_enough(49, 100) && obeying(&limits).is_enough(50, 100));
+        assert!(!obeying(&limits).is_enough(1, 4_999) && obeying(&limits).is_enough(1, 5_000));
+        assert!(!obeying(&limits).is_enough(0, 0));
+        assert!(!Flow::default().is_enough(10_000, 1 << 30));
     }
 
     #[test]
@@ -206,11 +215,13 @@ mod tests {
             max_bytes_per_second: Some(1_000_000),
             ..config::Flow::default()
         };
-        let (mut flow, now) = (Flow::default(), Instant::now());
-        assert_eq!(flow.waits_until(&slow, now), None);
-        flow.spend(&slow, 400_000, now);
-        assert!(flow.waits_until(&slow, now).is_some());
-        assert_eq!(flow.waits_until(&quick, now), None);
+        let (mut flow, now) = (obeying(&slow), Instant::now());
+        flow.spend(400_000, now);
+        assert!(flow.waits_until(now).is_some());
+        flow.obey(&slow);
+        assert!(flow.waits_until(now).is_some(), "the same ones change nothing");
+        flow.obey(&quick);
+        assert_eq!(flow.waits_until(now), None);
     }
 
     #[test]
@@ -219,13 +230,12 @@ mod tests {
             max_records_per_second: Some(100),
             ..config::Flow::default()
         };
-        let (mut flow, start) = (Flow::default(), Instant::now());
-        assert_eq!(flow.waits_until(&limits, start), None);
-        flow.spend(&limits, 1, start);
+        let (mut flow, start) = (obeying(&limits), Instant::now());
+        flow.spend(1, start);
         let later = start + Duration::from_secs(3_600);
         let at_once = (0..1_000).take_while(|_| {
-            let can = flow.waits_until(&limits, later).is_none();
-            flow.spend(&limits, 1, later);
+            let can = flow.waits_until(later).is_none();
+            flow.spend(1, later);
             can
         });
         assert!(at_once.count() <= 11);

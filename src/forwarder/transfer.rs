@@ -62,6 +62,11 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    fn follow(&mut self, rules: &Arc<Rules>) {
+        self.rules = Arc::clone(rules);
+        self.course.flow.obey(&rules.flow);
+    }
+
     pub(super) fn cursor(&self) -> u64 {
         self.flight.cursor()
     }
@@ -74,7 +79,7 @@ impl<'a> Transfer<'a> {
         abort: &CancellationToken,
     ) -> End {
         let mut rules = self.pump.rules.clone();
-        self.rules = Arc::clone(&rules.borrow_and_update());
+        self.follow(&rules.borrow_and_update());
         // How it is to end, once what is in flight has settled.
         let mut ending = None;
         let mut give_up_at = Instant::now();
@@ -113,7 +118,7 @@ impl<'a> Transfer<'a> {
                     hold_until = Instant::now() + FOREVER;
                     give_up_at = Instant::now() + SETTLE_SILENCE;
                 }
-                () = changed(&mut rules) => self.rules = Arc::clone(&rules.borrow_and_update()),
+                () = changed(&mut rules) => self.follow(&rules.borrow_and_update()),
                 news = session.news() => match news {
                     Ok(News { mut confirmations, trouble }) => {
                         if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
@@ -176,11 +181,11 @@ impl<'a> Transfer<'a> {
                 self.read.pop_front();
                 continue;
             }
-            if flow::is_enough(&self.rules.flow, self.flight.unconfirmed(), self.sent_bytes) {
+            if self.course.flow.is_enough(self.flight.unconfirmed(), self.sent_bytes) {
                 return Ok(None);
             }
             let now = Instant::now();
-            if let Some(until) = self.course.flow.waits_until(&self.rules.flow, now) {
+            if let Some(until) = self.course.flow.waits_until(now) {
                 return Ok(Some(until));
             }
             let Some(mut queued) = self.read.pop_front() else {
@@ -205,7 +210,7 @@ impl<'a> Transfer<'a> {
             };
             match taken {
                 Ok(taken) => {
-                    self.course.flow.spend(&self.rules.flow, taken.bytes, now);
+                    self.course.flow.spend(taken.bytes, now);
                     self.pump.status.sent(taken.bytes, taken.inexpressible);
                     let bytes = taken.bytes;
                     self.sent_bytes += bytes;

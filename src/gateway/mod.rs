@@ -21,8 +21,8 @@ pub use reload::{ReloadError, Reloader, renewable};
 use crate::admin::{self, Published};
 use crate::config::{self, Config};
 use crate::forwarder::Pump;
-use crate::listener::{self, Counters, Heartbeat, Listener, tls};
-use crate::queue::{self, OpenError, Queue, WriterError, WriterThread};
+use crate::listener::{self, Counters, Listener, tls};
+use crate::queue::{self, Heartbeat, OpenError, Queue, WriterError, WriterThread};
 use crate::system::access;
 use destinations::Rulers;
 

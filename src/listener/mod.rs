@@ -6,7 +6,6 @@
 mod answer;
 mod counters;
 mod ending;
-mod heartbeat;
 mod http;
 mod notes;
 mod rate;
@@ -19,6 +18,5 @@ pub mod tls;
 mod verifier;
 
 pub use counters::{Counters, CountersSnapshot, TypeCounts};
-pub use heartbeat::Heartbeat;
 pub use server::{Listener, Settings};
 pub use signals::SignalCounts;

@@ -17,12 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::heartbeat::Heartbeat;
 use super::http::{self, Answered, Door};
 use super::registry::Registry;
 use super::session::{Session, Surroundings};
 use crate::config::Routes;
-use crate::queue::Queue;
+use crate::queue::{Heartbeat, Queue};
 use crate::record::identity::{self, Identity, IssuerTable};
 
 /// How the listener is to behave.
@@ -88,7 +87,7 @@ impl Listener {
         Self {
             socket,
             tls: Arc::new(ArcSwap::new(tls)),
-            heartbeat: Arc::new(Heartbeat::new()),
+            heartbeat: Arc::default(),
             shared,
         }
     }

@@ -10,6 +10,7 @@ mod duplicates;
 mod eraser;
 mod export;
 mod guarded;
+mod heartbeat;
 mod import;
 mod inlet;
 mod inspect;
@@ -41,7 +42,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -49,6 +50,7 @@ pub use cursor::CursorError;
 pub use dead_letters::DeadLetter;
 pub use duplicates::Fingerprints;
 pub use export::{Step, queue_id, walk, walk_dead_letters, walk_dead_letters_on};
+pub use heartbeat::Heartbeat;
 pub use import::{Import, ImportError};
 pub use inlet::{Item, Refusal, Submitter};
 pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};
@@ -122,8 +124,7 @@ pub(crate) struct Shared {
     cursors_lost: bool,
     /// Why records are refused.
     full: Mutex<Option<String>>,
-    started: Instant,
-    last_beat: AtomicU64,
+    heartbeat: Heartbeat,
 }
 
 /// Running totals since the start.
@@ -170,11 +171,6 @@ impl Shared {
             let (from, to) = (range.start, range.end - 1);
             tracing::error!(from, to, lost, reason, "records lost: they cannot be read");
         }
-    }
-
-    fn beat(&self) {
-        self.last_beat
-            .store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 }
 
@@ -296,8 +292,7 @@ impl Queue {
 
     /// How long ago the writer last showed that it is not stuck.
     pub fn writer_silence(&self) -> Duration {
-        let beat = Duration::from_millis(self.0.last_beat.load(Ordering::Relaxed));
-        self.0.started.elapsed().saturating_sub(beat)
+        self.0.heartbeat.silence()
     }
 
     /// Where it stands.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::cursor::{CursorError, CursorFile, Saved};
 use super::dead_letters::DeadLetters;
 use super::duplicates::{Duplicates, Fingerprints};
+use super::heartbeat::Heartbeat;
 use super::inlet::Inlet;
 use super::lost::Lost;
 use super::positions::Positions;
@@ -134,8 +135,7 @@ impl Queue {
             skipped,
             cursors_lost,
             full: Mutex::default(),
-            started: Instant::now(),
-            last_beat: AtomicU64::new(0),
+            heartbeat: Heartbeat::default(),
         });
         if let Some(oldest) = shared.positions.oldest() {
             let from = shared.segments.end().max(oldest);

@@ -91,7 +91,7 @@ impl Writer {
 
     /// Waits until records wait, or `deadline`, and commits them. `false`: the inlet is closed, and nothing is left.
     pub fn turn(&mut self, deadline: Instant) -> Result<bool, WriterError> {
-        self.shared.beat();
+        self.shared.heartbeat.beat();
         let batch_bytes = BATCH_BYTES.min(self.settings.segment_size as usize);
         let taken = self
             .shared

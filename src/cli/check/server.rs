@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
@@ -111,13 +111,12 @@ fn shake(host: &str, mut stream: TcpStream, roots: RootCertStore, seen: &Arc<Mut
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|error| words(&error))?;
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| words(&error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Onlooker {
             inner,
-            provider,
             seen: Arc::clone(seen),
         }))
         .with_client_cert_resolver(Arc::new(Nobody(Arc::clone(seen))));
@@ -182,7 +181,6 @@ fn tell(host: &str, seen: &Seen, shaken: Result<String, String>, ca: Option<&Pat
 #[derive(Debug)]
 struct Onlooker {
     inner: Arc<WebPkiServerVerifier>,
-    provider: Arc<CryptoProvider>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -211,12 +209,7 @@ impl ServerCertVerifier for Onlooker {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        self.inner.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -225,16 +218,11 @@ impl ServerCertVerifier for Onlooker {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        self.inner.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whether the accept loop still turns: the service manager's watchdog is fed only while it does.
+//! Whether a loop that everything depends on still turns, the writer's or the listener's: the service manager's watchdog
+//! is fed only while each does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,16 +12,11 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+    /// How often a loop is to come round at least.
+    pub const INTERVAL: Duration = Duration::from_secs(1);
 
-    pub(super) fn new() -> Self {
-        Self {
-            started: Instant::now(),
-            last: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn beat(&self) {
+    /// The loop comes round.
+    pub fn beat(&self) {
         self.last
             .store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
@@ -29,5 +25,14 @@ impl Heartbeat {
     pub fn silence(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(last)
+    }
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+        }
     }
 }
