@@ -31,10 +31,26 @@ if ! why=$(host_possible); then
 fi
 need mmdebstrap systemd-container openssl python3
 
+# rebuild VERSION : the package of the same sources under another version, built anew.
+rebuild() {
+    local tree=$host_dir/rebuilt
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    git ls-files -z | xargs -0 cp --parents --target-directory "$tree"
+    # What others' code was compiled to is the same.
+    ln -s "$PWD/target" "$tree/target"
+    sed -i "0,/^version = .*/s//version = \"$1\"/" "$tree/Cargo.toml"
+    sed -i "/^name = \"waystation\"\$/{n;s/.*/version = \"$1\"/}" "$tree/Cargo.lock"
+    (cd "$tree" && scripts/build-deb.sh --profile "$profile" | tail -n 1)
+}
+
 started=$SECONDS
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 [ -n "$deb" ] || deb=$(scripts/build-deb.sh --profile "$profile" | tail -n 1)
-[ -n "$upgrade" ] || upgrade=$(scripts/build-deb.sh --profile "$profile" --version "$version+upgrade" | tail -n 1)
+next=${version%.*}.$((${version##*.} + 1))
+[ -n "$upgrade" ] || upgrade=$(rebuild "$next")
+[ -n "$upgrade" ] || { echo "systemd-test.sh: no package of version $next" >&2 && exit 1; }
+next=$(dpkg-deb --field "$upgrade" Version)
 # The container has no network, so what apt would fetch is in it from the start.
 mapfile -t libraries < <(dpkg-deb --field "$deb" Depends | tr ',' '\n' | sed 's/^ *//; s/[ (|].*//' | grep -v '^systemd$')
 host_make "$suite" "${libraries[@]}" ca-certificates passwd socat
@@ -270,7 +286,7 @@ pid=$(main_pid)
 host_exec bash -c 'for i in $(seq 200); do (: <>/dev/tcp/localhost/443) 2>/dev/null || echo refused; sleep 0.03; done' >"$work/refused" &
 prober=$!
 apt /mnt/waystation-upgrade.deb
-same "the version" "$version+upgrade" "$(host_exec dpkg-query --show --showformat '${Version}' waystation)"
+same "the version" "waystation $next" "$(host_exec waystation --version)"
 restarted "$pid" || failed "the new version does not run"
 arrive
 wait "$prober"
@@ -307,6 +323,22 @@ host_exec systemctl start waystation
 drive 3
 arrive
 nothing_lost "removed and installed again"
+
+step "journald that reads nothing, under load"
+pid=$(main_pid)
+host_exec systemctl kill --signal=STOP --kill-whom=main systemd-journald
+# Until it would have to wait.
+full=0
+while printf 'MESSAGE=one more\n' | host_exec timeout 1 socat -u - UNIX-SENDTO:/run/systemd/journal/socket; do
+    full=$((full + 1)) && [ "$full" -lt 5000 ] || failed "5,000 messages fit into the journal's socket"
+done
+drive 4
+arrive
+nothing_lost "no journal"
+same "the process" "$pid" "$(main_pid)"
+host_exec systemctl kill --signal=CONT --kill-whom=main systemd-journald
+told() { host_exec journalctl --unit waystation --output cat --since -1min --grep 'vehicle connected' --quiet --no-pager; }
+within 20 "what was logged meanwhile" told
 
 step "the journal, as JSON"
 host_exec journalctl --unit waystation --output json --no-pager >"$work/journal"

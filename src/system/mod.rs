@@ -2,6 +2,7 @@
 
 pub mod access;
 mod burst;
+mod journal;
 pub mod logging;
 pub mod notify;
 pub mod socket;
