@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::reader::{Document, Field, Table};
 use super::{Config, Listener, Queue, WhenFull, delivery, destinations, identities, routes, units};
@@ -347,7 +347,7 @@ fn log_level(table: Table<'_>) -> Option<String> {
             .split(',')
             .map(str::trim)
             .find(|part| !part.contains('=') && !LEVELS.contains(part));
-        if stray.is_some() || EnvFilter::builder().parse(filter).is_err() {
+        if stray.is_some() || filter.parse::<Targets>().is_err() {
             field.refuse(format_args!(
                 "is not a log filter; write one of {}, or for example \"info,waystation::queue=debug\"",
                 LEVELS.join(", ")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
@@ -38,6 +38,8 @@ pub(super) const READ_BUFFER: usize = 8 << 10;
 const WRITE_BUFFER: usize = 4 << 10;
 /// Replies that may wait for a vehicle to read them; beyond this the connection ends.
 const MAX_WRITE_BUFFER: usize = 3 << 20;
+/// Messages that are taken in a row before anything else is looked at.
+const AT_ONCE: usize = 32;
 /// What an entry costs beyond its message, so that many small ones are bounded too.
 const ENTRY_BYTES: usize = 256;
 /// A reply that the vehicle has not taken by then ends the connection.
@@ -149,7 +151,7 @@ impl Session {
         let mut ticks = tokio::time::interval((idle / 4).max(Duration::from_millis(10)));
         loop {
             let now = Instant::now();
-            let full = self.waiting_bytes >= self.around.settings.max_waiting_bytes;
+            let full = self.is_full();
             let pause = self.rate.pause(now);
             let fast = pause.is_some();
             self.hold(Held { full, fast }, now);
@@ -160,7 +162,7 @@ impl Session {
                     Err(refusal) => Err(End::Refused(refusal)),
                 },
                 () = draining.cancelled() => Err(End::Draining),
-                message = self.socket.next(), if !full && pause.is_none() => self.take(message).await,
+                message = self.socket.next(), if !full && pause.is_none() => self.take_ready(message).await,
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => Ok(()),
                 _ = ticks.tick() => self.check_idle(idle).await,
             };
@@ -191,6 +193,25 @@ impl Session {
             // Whom nobody listens to is not silent.
             self.last_heard = now;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting_bytes >= self.around.settings.max_waiting_bytes
+    }
+
+    /// Takes a message, and those behind it that are here already.
+    async fn take_ready(&mut self, first: Option<Result<Message, WsError>>) -> Result<(), End> {
+        self.take(first).await?;
+        for _ in 1..AT_ONCE {
+            if self.is_full() || self.rate.pause(self.last_heard).is_some() {
+                break;
+            }
+            match self.socket.next().now_or_never() {
+                Some(next) => self.take(next).await?,
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), End> {

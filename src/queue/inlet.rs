@@ -77,7 +77,8 @@ pub(crate) struct Submission {
     pub fingerprint: Option<u128>,
     /// Set by the writer: the record is on the disk already, or in the same batch before.
     pub duplicate: bool,
-    bytes: usize,
+    /// About what it takes, stored or in memory.
+    pub bytes: usize,
     ticket: u64,
     progress: Arc<Progress>,
     _room: OwnedSemaphorePermit,
@@ -94,15 +95,42 @@ pub(crate) struct Inlet {
     fingerprints: Fingerprints,
 }
 
+/// How many records come.
+#[derive(Debug, Default)]
+struct Pace {
+    since: Option<Instant>,
+    counted: usize,
+    busy: bool,
+}
+
+impl Pace {
+    fn count(&mut self, records: usize, now: Instant) {
+        self.counted += records;
+        let passed = now - *self.since.get_or_insert(now);
+        if passed >= COUNTED {
+            self.busy = self.counted as f64 >= BUSY * passed.as_secs_f64();
+            self.since = Some(now);
+            self.counted = 0;
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     line: VecDeque<Submission>,
     orders: Vec<Given>,
     bytes: usize,
+    pace: Pace,
     /// A dead letter waits, and a whole destination for it.
     urgent: bool,
     closing: bool,
     closed: bool,
+}
+
+impl Waiting {
+    fn is_enough(&self) -> bool {
+        self.line.len() >= ENOUGH || self.bytes >= ENOUGH_BYTES
+    }
 }
 
 /// Bytes that may wait in all.
@@ -110,6 +138,10 @@ const ROOM: usize = 32 << 20;
 /// With this much waiting a commit is not delayed.
 const ENOUGH: usize = 32;
 const ENOUGH_BYTES: usize = 64 << 10;
+/// Records a second from which on no commit is delayed: company comes by itself, and acks are as fast as the disk.
+const BUSY: f64 = 500.0;
+/// How long records are counted before it is known how many come.
+const COUNTED: Duration = Duration::from_millis(500);
 
 impl Inlet {
     pub(crate) fn new(fingerprints: Fingerprints) -> Self {
@@ -147,7 +179,7 @@ impl Inlet {
             waiting = self.wait(waiting, deadline - now);
         }
         let ready = Instant::now() + delay;
-        while waiting.line.len() < ENOUGH && waiting.bytes < ENOUGH_BYTES && !waiting.closing && !waiting.urgent {
+        while !waiting.is_enough() && !waiting.pace.busy && !waiting.closing && !waiting.urgent {
             let now = Instant::now();
             if now >= ready {
                 break;
@@ -165,6 +197,7 @@ impl Inlet {
         }
         waiting.bytes -= bytes;
         waiting.urgent = false;
+        waiting.pace.count(batch.len(), Instant::now());
         Some(batch)
     }
 
@@ -300,13 +333,16 @@ impl Submitter {
         }
         let ticket = self.submitted;
         let progress = Arc::clone(&self.progress);
-        {
+        // For what the writer may be waiting for, and not for each record: that would wake it for nothing.
+        let wakes = {
             let mut waiting = self.inlet.lock();
             if waiting.closed {
                 return Err(Refusal::Stopped);
             }
+            let before = (waiting.line.is_empty(), waiting.is_enough());
             waiting.bytes += bytes;
-            waiting.urgent |= matches!(item, Item::DeadLetter(_));
+            let urgent = matches!(item, Item::DeadLetter(_));
+            waiting.urgent |= urgent;
             waiting.line.push_back(Submission {
                 item,
                 fingerprint,
@@ -316,8 +352,11 @@ impl Submitter {
                 progress,
                 _room: room,
             });
+            urgent || before != (waiting.line.is_empty(), waiting.is_enough())
+        };
+        if wakes {
+            self.inlet.arrived.notify_one();
         }
-        self.inlet.arrived.notify_one();
         self.submitted += 1;
         Ok(ticket)
     }

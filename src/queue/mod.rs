@@ -4,6 +4,7 @@
 //! rules are in `docs/design.md`; the files of this folder each keep one of them.
 
 mod backend;
+mod chunks;
 mod cursor;
 mod dead_letters;
 mod duplicates;
@@ -58,6 +59,7 @@ pub use open::OpenError;
 pub use orders::{OrderError, Sealed};
 pub use purge::{PurgeError, Purged};
 pub use reader::{Batch, Queued, ReadError, Reader};
+pub use real_disk::RealDisk;
 pub use retry::{Retried, RetryError};
 pub use segment::SegmentError;
 pub use segments::SegmentsError;

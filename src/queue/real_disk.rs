@@ -12,7 +12,7 @@ use super::storage::{Access, Disk, DiskFile, StorageError, failed};
 
 /// The operating system's file system.
 #[derive(Debug)]
-pub(crate) struct RealDisk;
+pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::chunks::cut;
 use super::cursor::{CursorError, CursorFile, RESERVE, Saved};
 use super::dead_letters::DeadLetters;
 use super::duplicates::{Duplicates, Fresh};
 use super::inlet::{Item, Refusal, Submission};
-use super::segment::{CHUNK_BYTES, Chunk};
+use super::segment::Chunk;
 use super::segments::SegmentsError;
 use super::{Settings, Shared};
 use crate::record::stored::append_frame;
@@ -107,9 +108,8 @@ impl Writer {
         Ok(true)
     }
 
-    fn commit(&mut self, batch: Vec<Submission>) -> Result<(), WriterError> {
-        let (void, mut batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(Submission::is_void);
-        drop(void);
+    fn commit(&mut self, mut batch: Vec<Submission>) -> Result<(), WriterError> {
+        batch.retain(|submission| !submission.is_void());
         let fresh = self.duplicates.mark(&mut batch);
         match self.store(&batch) {
             Ok(None) => {
@@ -192,32 +192,13 @@ impl Writer {
 
     /// The batch's records as chunks, numbered from `next` on.
     fn encode(&self, batch: &[Submission]) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
-        let mut bytes = Vec::with_capacity(CHUNK_BYTES + 4096);
-        let mut first = self.next;
-        let mut number = first;
-        for submission in batch {
-            let Some(record) = submission.record() else { continue };
-            append_frame(&mut bytes, self.saved.queue, number, record);
-            number += 1;
-            if bytes.len() >= CHUNK_BYTES {
-                let full = std::mem::replace(&mut bytes, Vec::with_capacity(CHUNK_BYTES + 4096));
-                chunks.push(Chunk {
-                    first,
-                    end: number,
-                    bytes: full.into(),
-                });
-                first = number;
-            }
+        let mut frames = Vec::with_capacity(batch.iter().map(|submission| submission.bytes).sum());
+        let mut ends = Vec::with_capacity(batch.len());
+        for (number, record) in (self.next..).zip(batch.iter().filter_map(Submission::record)) {
+            append_frame(&mut frames, self.saved.queue, number, record);
+            ends.push(frames.len());
         }
-        if number > first {
-            chunks.push(Chunk {
-                first,
-                end: number,
-                bytes: bytes.into(),
-            });
-        }
-        chunks
+        cut(self.next, frames.into(), &ends)
     }
 
     /// Saves the cursors, with numbers reserved beyond `end`, unless the file says all that already.

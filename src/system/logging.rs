@@ -5,10 +5,11 @@ use std::sync::{LazyLock, OnceLock};
 
 use tracing::{Dispatch, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{EnvFilter, Layer};
 
 use super::burst::Burst;
 use super::journal::{Flush, Journal};
@@ -30,8 +31,8 @@ pub enum LoggingError {
     Journal(std::io::Error),
 }
 
-fn filter(level: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::try_new(level).map_err(|_| LoggingError::Filter(level.to_owned()))
+fn filter(level: &str) -> Result<Targets, LoggingError> {
+    level.parse().map_err(|_| LoggingError::Filter(level.to_owned()))
 }
 
 /// Whether a filter can be used.

@@ -47,6 +47,7 @@ pub fn transform(record_type: &str, vin: &str, payload: &Bytes) -> Result<Bytes,
     let mut rewrite = Rewrite::of(payload, vin.len() + 8);
     let mut vin_is_set = vin.is_empty();
     let mut location_is_past = false;
+    let value = value_message();
     let mut fields = Fields::of(payload);
     while let Some(field) = fields.next()? {
         let Wire::Bytes(body) = field.wire else {
@@ -61,7 +62,7 @@ pub fn transform(record_type: &str, vin: &str, payload: &Bytes) -> Result<Bytes,
             continue;
         }
         let changed = match (kind, field.number) {
-            (Kind::Vehicle, v::DATA) => datum(body, &mut location_is_past)?,
+            (Kind::Vehicle, v::DATA) => datum(body, value, &mut location_is_past)?,
             (Kind::Alerts, alert::ALERTS) => alert_times(body)?,
             _ => None,
         };
@@ -123,7 +124,7 @@ enum Replacement {
 }
 
 /// A datum with its value replaced, if it has to be.
-fn datum(body: &[u8], location_is_past: &mut bool) -> Result<Option<Vec<u8>>, PayloadError> {
+fn datum(body: &[u8], of_value: &Message, location_is_past: &mut bool) -> Result<Option<Vec<u8>>, PayloadError> {
     let mut key = 0;
     let mut text = None;
     let mut fields = Fields::of(body);
@@ -134,7 +135,7 @@ fn datum(body: &[u8], location_is_past: &mut bool) -> Result<Option<Vec<u8>>, Pa
                 // Values that repeat merge, so that their members come one after the other.
                 let mut members = Fields::of(value);
                 while let Some(member) = members.next()? {
-                    if is_value_member(&member) {
+                    if is_member(of_value, &member) {
                         text = match (member.number, member.wire) {
                             (v::STRING, Wire::Bytes(text)) => Some(text),
                             _ => None,
@@ -158,11 +159,11 @@ fn datum(body: &[u8], location_is_past: &mut bool) -> Result<Option<Vec<u8>>, Pa
             None => return Ok(None),
         },
     };
-    replace_value(body, &replacement).map(Some)
+    replace_value(body, of_value, &replacement).map(Some)
 }
 
 /// The datum with one value instead of all that it had: what they had besides members of the oneof, and the new member.
-fn replace_value(body: &[u8], replacement: &Replacement) -> Result<Vec<u8>, PayloadError> {
+fn replace_value(body: &[u8], of_value: &Message, replacement: &Replacement) -> Result<Vec<u8>, PayloadError> {
     let mut out = Vec::with_capacity(body.len() + 48);
     let mut value = Vec::with_capacity(64);
     let mut fields = Fields::of(body);
@@ -171,7 +172,7 @@ fn replace_value(body: &[u8], replacement: &Replacement) -> Result<Vec<u8>, Payl
             (v::VALUE, Wire::Bytes(old)) => {
                 let mut members = Fields::of(old);
                 while let Some(member) = members.next()? {
-                    if !is_value_member(&member) {
+                    if !is_member(of_value, &member) {
                         value.extend(&old[member.start..member.end]);
                     }
                 }
@@ -193,8 +194,8 @@ fn replace_value(body: &[u8], replacement: &Replacement) -> Result<Vec<u8>, Payl
 }
 
 /// Whether a field of a `Value` is one of the members of its oneof that this build knows.
-fn is_value_member(field: &Field<'_>) -> bool {
-    value_message()
+fn is_member(of_value: &Message, field: &Field<'_>) -> bool {
+    of_value
         .field(field.number)
         .is_some_and(|known| known.accepts(&field.wire))
 }

@@ -1,0 +1,61 @@
+//! From a record's sending to its ack at an ordinary load, against the disk's own fdatasync.
+
+use crate::Bench;
+use crate::disk::{quantile, syncs};
+use crate::load::Load;
+use crate::process::{Gateway, Setup, TO_NOBODY, Vehicles};
+use crate::report::{Row, Target};
+
+pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
+    let (mut p50, mut p99, mut sync50, mut sync99) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..bench.rounds {
+        let dir = bench.folder("latency");
+        let mut appended = syncs(&dir, 500, 600);
+        let gateway = Gateway::start(&Setup {
+            pki: &bench.pki,
+            dir: &dir,
+            queue: "",
+            rest: TO_NOBODY,
+        });
+        let load = Load {
+            pki: bench.pki.clone(),
+            port: gateway.port,
+            vehicles: 100,
+            window: 64,
+            rate: Some(1_000.0),
+            warm_up: 1.0,
+            seconds: 8.0,
+            payload: 600,
+            feed: None,
+        };
+        let loaded = Vehicles::connect(&load).arrive();
+        let commits = gateway.metric("waystation_commits_total");
+        gateway.process.end();
+        // Before and after, because the disk's neighbours come and go.
+        appended.extend(syncs(&dir, 500, 600));
+        appended.sort_by(f64::total_cmp);
+        eprintln!(
+            "  p50 {:.2} p99 {:.2} ms at {:.0}/s, {commits} commits; fdatasync {:.2} {:.2}",
+            loaded.p50,
+            loaded.p99,
+            loaded.rate(),
+            quantile(&appended, 0.5),
+            quantile(&appended, 0.99)
+        );
+        p50.push(loaded.p50);
+        p99.push(loaded.p99);
+        sync50.push(quantile(&appended, 0.5));
+        sync99.push(quantile(&appended, 0.99));
+    }
+    let row = |name: &str, values: &[f64], limit: &str, beside: &[f64]| {
+        let figure = format!("ack latency at 1,000 records/s of 100 vehicles, {name}");
+        Row::ratio(
+            figure,
+            "ms",
+            values,
+            (format!("one fdatasync, {limit}"), beside),
+            Target::AtMost(2.5),
+        )
+    };
+    vec![row("p50", &p50, "p50", &sync50), row("p99", &p99, "p99", &sync99)]
+}

@@ -1,0 +1,115 @@
+//! Durable acknowledged records a second, against the same gateway on a disk of memory and against a bare echo.
+
+use std::time::Duration;
+
+use crate::Bench;
+use crate::load::{Load, Loaded};
+use crate::process::{Gateway, Process, Setup, Side, TO_NOBODY, Vehicles, free_port, role, wait_for};
+use crate::report::{Row, Target};
+
+const PAYLOAD: usize = 600;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Server {
+    Disk,
+    Memory,
+    Echo,
+}
+
+const SERVERS: [Server; 3] = [Server::Disk, Server::Memory, Server::Echo];
+
+pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
+    let mut rates = [const { Vec::new() }; 3];
+    let mut costs = [const { Vec::new() }; 3];
+    for round in 0..bench.rounds {
+        // Each one is the first in its turn.
+        for offset in 0..SERVERS.len() {
+            let index = (round + offset) % SERVERS.len();
+            let (loaded, cpu) = run(bench, SERVERS[index]);
+            eprintln!(
+                "  {index}: {:.0} records/s, {:.1} us of its processor each, p50 {:.1} ms, p99 {:.1} ms",
+                loaded.rate(),
+                cpu * 1e6,
+                loaded.p50,
+                loaded.p99
+            );
+            rates[index].push(loaded.rate());
+            costs[index].push(cpu * 1e6);
+        }
+    }
+    let [disk, memory, echo] = rates;
+    let name = "durable acknowledged records, 100 vehicles, 600-byte V records, pipelined";
+    let [cost, _, of_echo] = costs;
+    vec![
+        Row::ratio(
+            name,
+            "records/s",
+            &disk,
+            ("the same gateway, its queue in memory", &memory),
+            Target::AtLeast(0.90),
+        ),
+        Row::ratio(
+            "the same",
+            "records/s",
+            &disk,
+            ("a bare mTLS WebSocket echo", &echo),
+            Target::AtLeast(0.60),
+        ),
+        Row::ratio(
+            "processor time of it",
+            "µs a record",
+            &cost,
+            ("a bare mTLS WebSocket echo", &of_echo),
+            Target::None,
+        ),
+    ]
+}
+
+/// What the vehicles saw, and the server's processor time for a record.
+fn run(bench: &Bench, server: Server) -> (Loaded, f64) {
+    let dir = bench.folder("speed");
+    let memory = tempfile::tempdir_in("/dev/shm").expect("Linux has a file system in memory there");
+    let queue = match server {
+        Server::Memory => format!("path = \"{}\"", memory.path().join("queue").display()),
+        _ => String::new(),
+    };
+    let setup = Setup {
+        pki: &bench.pki,
+        dir: &dir,
+        queue: &queue,
+        rest: TO_NOBODY,
+    };
+    let (process, port) = match server {
+        Server::Echo => {
+            let port = free_port();
+            let pki = bench.pki.to_str().expect("a path that is text");
+            let process = Process::start(role(Side::Gateway, "echo", &[pki, &port.to_string()]));
+            wait_for("the echo listens", Duration::from_secs(10), || {
+                std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            });
+            (process, port)
+        }
+        Server::Disk | Server::Memory => {
+            let gateway = Gateway::start(&setup);
+            (gateway.process, gateway.port)
+        }
+    };
+    let load = Load {
+        pki: bench.pki.clone(),
+        port,
+        vehicles: 100,
+        window: 64,
+        rate: None,
+        warm_up: 1.0,
+        seconds: 4.0,
+        payload: PAYLOAD,
+        feed: None,
+    };
+    let vehicles = Vehicles::connect(&load);
+    std::thread::sleep(Duration::from_secs_f64(load.warm_up));
+    let before = process.cpu();
+    let loaded = vehicles.arrive();
+    let cpu = (process.cpu() - before) / loaded.acked as f64;
+    process.end();
+    (loaded, cpu)
+}

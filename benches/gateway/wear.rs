@@ -1,0 +1,113 @@
+//! What reaches the device for each byte of payload, against appends of the same batches with fdatasync at the same pace.
+//!
+//! The device's own counters: whatever else writes to it meanwhile is counted too.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::Bench;
+use crate::disk::device_bytes;
+use crate::load::Load;
+use crate::process::{Gateway, Setup, TO_NOBODY, Vehicles};
+use crate::report::{Row, Target};
+
+const PAYLOAD: usize = 600;
+
+pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
+    let full = row(bench, "full load of 100 vehicles", 100, None, 5.0, Target::None);
+    let hundred = row(
+        bench,
+        "100 records/s of 100 vehicles",
+        100,
+        Some(100.0),
+        15.0,
+        Target::AtMost(2.0),
+    );
+    let one = row(bench, "1 record/s", 1, Some(1.0), 20.0, Target::None);
+    // At full load the target is the figure itself.
+    let absolute = Row {
+        limit: None,
+        ratio: None,
+        target: Target::AtMost(1.3),
+        met: Some(full.measured.median <= 1.3),
+        ..full.clone()
+    };
+    vec![absolute, hundred, one]
+}
+
+fn row(bench: &Bench, name: &str, vehicles: usize, rate: Option<f64>, seconds: f64, target: Target) -> Row {
+    let (mut stored, mut appended) = (vec![], vec![]);
+    for _ in 0..bench.rounds {
+        let (ratio, records, commits) = of_gateway(bench, vehicles, rate, seconds);
+        let batch = (records / commits).round().max(1.0);
+        // At full load nobody waits between two commits.
+        let every = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(batch / rate));
+        let times = commits.min(400.0) as usize;
+        let bare = of_appends(&bench.folder("wear"), times, batch as usize * PAYLOAD, every);
+        eprintln!("  {name}: {ratio:.2}, {records} records in {commits} commits; appended {bare:.2}");
+        stored.push(ratio);
+        appended.push(bare);
+    }
+    let figure = format!("device bytes for a byte of payload, {name}");
+    Row::ratio(
+        figure,
+        "",
+        &stored,
+        ("append + fdatasync, same batches and pace", &appended),
+        target,
+    )
+}
+
+/// Device bytes for a byte of payload; records and commits.
+fn of_gateway(bench: &Bench, vehicles: usize, rate: Option<f64>, seconds: f64) -> (f64, f64, f64) {
+    let dir = bench.folder("wear");
+    let gateway = Gateway::start(&Setup {
+        pki: &bench.pki,
+        dir: &dir,
+        queue: "",
+        rest: TO_NOBODY,
+    });
+    let vehicles = Vehicles::connect(&Load {
+        pki: bench.pki.clone(),
+        port: gateway.port,
+        vehicles,
+        window: 64,
+        rate,
+        warm_up: 0.0,
+        seconds,
+        payload: PAYLOAD,
+        feed: None,
+    });
+    settled();
+    let figures = || {
+        let records = gateway.metric("waystation_committed_records_total");
+        (device_bytes(&dir), records, gateway.metric("waystation_commits_total"))
+    };
+    let before = figures();
+    vehicles.arrive();
+    let after = figures();
+    gateway.process.end();
+    let (records, commits) = (after.1 - before.1, after.2 - before.2);
+    ((after.0 - before.0) / (records * PAYLOAD as f64), records, commits)
+}
+
+fn of_appends(dir: &Path, times: usize, bytes: usize, every: Duration) -> f64 {
+    settled();
+    let mut file = File::create(dir.join("appended")).expect("the folder can be written to");
+    let batch = vec![b'x'; bytes];
+    let before = device_bytes(dir);
+    let begun = Instant::now();
+    for number in 1..=times {
+        file.write_all(&batch).expect("the disk has room");
+        file.sync_data().expect("the disk works");
+        std::thread::sleep((every * number as u32).saturating_sub(begun.elapsed()));
+    }
+    (device_bytes(dir) - before) / (times * bytes) as f64
+}
+
+/// What others left to be written is not counted.
+fn settled() {
+    rustix::fs::sync();
+}

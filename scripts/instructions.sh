@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Instructions that the gateway spends on a record, counted by valgrind, against the number that is kept in the tree.
+#
+#   scripts/instructions.sh [--keep]
+#
+# From a vehicle's message to the commit, the ack and the ZMQ feed, without a subscriber. Counted twice, with few and with
+# many records, so that the start is not in it. The program is built for it like the tests' but optimised, so that most of
+# what `cargo test` compiled is used again; the number compares with itself and with nothing else. --keep writes it to
+# benches/instructions.txt. Exit code 1: it has grown by more than 5 % and nobody said so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+kept=benches/instructions.txt
+need "${BUILD_PACKAGES[@]}" valgrind
+need_cargo
+# Its own folder would have all dependencies compiled again.
+CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo build --locked --quiet --bin waystation
+work=$(mktemp -d)
+gateway=''
+trap '[ -z "$gateway" ] || kill -9 "$gateway" 2>/dev/null || true; rm -rf "$work"' EXIT
+cp target/debug/waystation "$work/waystation"
+"$work/waystation" pki --out "$work/pki" --vehicles 10 >/dev/null
+
+# count RECORDS : instructions of a gateway that takes so many of each of ten vehicles and ends.
+count() {
+    local dir=$work/$1 port=$((20000 + RANDOM % 20000))
+    mkdir "$dir"
+    cat >"$dir/config.toml" <<END
+[listener]
+bind = "127.0.0.1:$port"
+certificate = "$work/pki/server.pem"
+private_key = "$work/pki/server.key"
+vehicle_ca = ["$work/pki/vehicle-ca.pem"]
+messages_per_second = 100000
+handshake_timeout = "60s"
+[queue]
+path = "$dir/queue"
+[records]
+"*" = "feed"
+[destinations.feed]
+type = "zmq"
+namespace = "counted"
+bind = "ipc://$dir/feed"
+END
+    valgrind --tool=callgrind --callgrind-out-file="$dir/out" --log-file="$dir/log" \
+        "$work/waystation" run --config "$dir/config.toml" >"$dir/said" 2>&1 &
+    gateway=$!
+    for _ in $(seq 600); do
+        ! grep -q 'waystation is ready' "$dir/said" || break
+        kill -0 "$gateway" 2>/dev/null || { cat "$dir/said" "$dir/log" >&2 && exit 1; }
+        sleep 0.1
+    done
+    # All of a vehicle's records may wait for their acks: the batches are as large as can be, however slow this machine is.
+    "$work/waystation" simulate --pki "$work/pki" --connect "localhost:$port" --vehicles 10 --rate 0 --records "$1" \
+        --window 100 --mix 100,0,0 --linger 120s >"$dir/tally" 2>&1 || { cat "$dir/tally" "$dir/said" >&2 && exit 1; }
+    kill "$gateway"
+    wait "$gateway" || { cat "$dir/said" >&2 && exit 1; }
+    gateway=''
+    sed -n 's/.*Collected : //p' "$dir/log"
+}
+
+few=$(count 100)
+many=$(count 600)
+record=$(((many - few) / 5000))
+before=$(cat "$kept" 2>/dev/null || echo "$record")
+change=$(awk -v now="$record" -v before="$before" 'BEGIN { printf "%+.1f", (now / before - 1) * 100 }')
+echo "instructions a record: $record ($change % of the $before that are kept)"
+if [ "${1:-}" = --keep ]; then
+    echo "$record" >"$kept"
+elif awk -v change="$change" 'BEGIN { exit !(change > 5) }'; then
+    echo "instructions.sh: more than 5 % more; if it has to be, say why in the commit and keep it: scripts/instructions.sh --keep" >&2
+    exit 1
+fi
