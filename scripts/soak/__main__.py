@@ -67,9 +67,10 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
     slow = Subscriber(children, gateway, given.python, "zmq-slow", SLOW)
     for subscriber in (fast, stopped):
         subscriber.start()
-    wait_for("both destinations are connected", 60, lambda: all(
-        gateway.status()["destinations"][name]["connected"] for name in ("cloud", "home")
-    ))
+    # Before a first record no connection to Kafka is open.
+    steady.start(records=1)
+    steady.ended()
+    wait_for("the first records are delivered", 60, lambda: is_drained(gateway))
     base = samples.process(gateway.process.pid) | {"disk": samples.blocks(folder / "queue")}
 
     timeline = Timeline(misfortunes.time.monotonic())
@@ -100,7 +101,7 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
     say("reading back what arrived")
     acks = account.acknowledged(vehicles.acks for vehicles in (probe, steady, restless))
     accounts = {"Kafka": account.settle(acks, kafka.arrivals()), "mosquitto": account.settle(acks, mosquitto.arrivals())}
-    lines = verdict.growths(sampler.rows, given.minutes)
+    lines = verdict.growths(sampler.rows, timeline)
     checks = [verdict.of_account(name, one) for name, one in accounts.items()]
     checks += [verdict.of_growth(name, line) for name, line in lines.items()]
     checks.append(verdict.of_disk(base["disk"], after["disk"], max(row["disk"] for row in sampler.rows)))
@@ -111,7 +112,8 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
         "date": datetime.date.today().isoformat(),
         "version": gateway.version,
         "settings": {name: getattr(given, name) for name in ("minutes", "vehicles", "rate")},
-        "warm_up": verdict.warm_up(given.minutes),
+        "warm_up": verdict.warm_up(timeline),
+        "stopped": timeline.stopped,
         "checks": [vars(check) for check in checks],
         "accounts": {name: one.as_dict() for name, one in accounts.items()},
         "growth": {name: line.as_dict() for name, line in lines.items()},
@@ -124,13 +126,15 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
     }
 
 
+def is_drained(gateway: Gateway) -> bool:
+    """Whether everything is delivered and no vehicle is connected."""
+    status = gateway.status()
+    waiting = [one["backlog"] for one in status["destinations"].values()]
+    return not any(waiting) and not status["listener"]["connections"]
+
+
 def drained(gateway: Gateway, folder: Path, base: dict) -> dict:
     """Waits for an empty backlog, and then for what is given back a moment later, which the verdict judges."""
-
-    def nothing_left() -> bool:
-        status = gateway.status()
-        waiting = [one["backlog"] for one in status["destinations"].values()]
-        return not any(waiting) and not status["listener"]["connections"]
 
     def now() -> dict:
         return samples.process(gateway.process.pid) | {"disk": samples.blocks(folder / "queue")}
@@ -139,7 +143,7 @@ def drained(gateway: Gateway, folder: Path, base: dict) -> dict:
         after = now()
         return verdict.of_disk(base["disk"], after["disk"], 0).holds and verdict.of_idle(base, after).holds
 
-    wait_for("everything is delivered and no vehicle is connected", DRAIN, nothing_left, every=0.5)
+    wait_for("everything is delivered and no vehicle is connected", DRAIN, lambda: is_drained(gateway), every=0.5)
     try:
         wait_for("disk, descriptors and threads are as before", 60, settled, every=0.5)
     except SoakError:

@@ -141,9 +141,9 @@ def draw(result: dict) -> str:
     bottom = panels + len(PANELS) * (PANEL + GAP) - GAP
     _happenings(canvas, timeline, x, lanes, panels, bottom)
     for number, panel in enumerate(PANELS):
-        _panel(canvas, panel, rows, result["growth"], result["warm_up"], settings["minutes"] * 60, x, panels + number * (PANEL + GAP))
+        _panel(canvas, panel, rows, result["growth"], result["warm_up"], result["stopped"], x, panels + number * (PANEL + GAP))
     _times(canvas, x, end, bottom, across)
-    for second, words in ((result["warm_up"], "warm-up ends"), (settings["minutes"] * 60, "vehicles stop")):
+    for second, words in ((result["warm_up"], "warm-up ends"), (result["stopped"], "vehicles stop")):
         canvas.line(x(second), panels - 8, x(second), bottom, FAINT, 1, "4 3")
         canvas.text(x(second) - 3, panels - 10, words, 10, FAINT, "end")
     return canvas.svg(bottom + 44, title)

@@ -29,8 +29,10 @@ class Fleet:
         self.process = None
         self.said: list[str] = []
 
-    def start(self):
-        self.process = self.children.start(self.name, self.command, self.said.append)
+    def start(self, records: int | None = None):
+        """Until it is asked to end, or for so many records of each vehicle."""
+        more = ["--records", records] if records else []
+        self.process = self.children.start(self.name, [*self.command, *more], self.said.append)
 
     def kill(self):
         self.children.end(self.process)

@@ -1,7 +1,8 @@
 """What happens to the gateway and around it, and when: rounds of the same misfortunes, as long as the soak lets them be.
 
 A misfortune begins and ends at parts of its round. Steps come one after the other, so one that takes long (a Kafka that
-starts) puts those behind it off; none is left out. The timeline has the times at which things really happened.
+starts) puts off those behind it, in its round and if need be beyond; none is left out or cut short. The timeline has the
+times at which things really happened.
 """
 
 import time
@@ -30,6 +31,9 @@ class Timeline:
     """What happened, in seconds since the start."""
 
     started: float
+    # When each round began, and when the vehicles were asked to stop.
+    rounds: list[float] = field(default_factory=list)
+    stopped: float | None = None
     happened: list[dict] = field(default_factory=list)
 
     def now(self) -> float:
@@ -44,8 +48,8 @@ class Timeline:
 
 
 def rounds(minutes: float) -> int:
-    """One for each ten minutes; two in all but the shortest soaks, so that the first can be its warm-up."""
-    return max(1 if minutes < 4 else 2, round(minutes / 10))
+    """One for each six minutes; two in all but the shortest soaks, so that the first can be the warm-up."""
+    return max(1 if minutes < 4 else 2, round(minutes / 6))
 
 
 def round_length(minutes: float) -> float:
@@ -54,14 +58,14 @@ def round_length(minutes: float) -> float:
 
 
 def steps(misfortunes: list[Misfortune], minutes: float):
-    """(second, whether it begins, misfortune) of all rounds, in the order of their time."""
+    """(second, round, whether it begins, misfortune) of all rounds, in the order of their time."""
     length = round_length(minutes)
     planned = []
     for number in range(rounds(minutes)):
         for one in misfortunes:
-            planned.append(((number + one.at) * length, True, one))
+            planned.append(((number + one.at) * length, number, True, one))
             if one.end:
-                planned.append(((number + one.until) * length, False, one))
+                planned.append(((number + one.until) * length, number, False, one))
     return sorted(planned, key=lambda step: step[0])
 
 
@@ -73,8 +77,12 @@ def play(timeline: Timeline, misfortunes: list[Misfortune], minutes: float, watc
             watch()
             time.sleep(min(left, 0.2))
 
-    for second, begins, one in steps(misfortunes, minutes):
-        wait_until(second)
+    late = 0.0
+    for second, number, begins, one in steps(misfortunes, minutes):
+        if number == len(timeline.rounds):
+            late = max(0.0, timeline.now() - second)
+            timeline.rounds.append(number * round_length(minutes) + late)
+        wait_until(second + late)
         if begins:
             say(f"{one.kind}" + ("" if one.end else ", done"))
             timeline.begins(one.kind)
@@ -84,7 +92,9 @@ def play(timeline: Timeline, misfortunes: list[Misfortune], minutes: float, watc
             say(f"{one.kind}: over")
         if not (begins and one.end):
             timeline.ends(one.kind)
-    wait_until(minutes * 60)
+        late = max(late, timeline.now() - second)
+    wait_until(max(minutes * 60, timeline.now() + minutes * 60 * CALM / 2))
+    timeline.stopped = timeline.now()
 
 
 def all_of(gateway, mosquitto, kafka, restless, subscriber, slow_subscriber) -> list[Misfortune]:

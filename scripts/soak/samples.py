@@ -15,6 +15,7 @@ COLUMNS = {
     "disk": "blocks in use below the queue's folder, bytes",
     "backlog_kafka": "records that Kafka has not confirmed",
     "backlog_mqtt": "records that mosquitto has not confirmed",
+    "in_flight": "records handed to Kafka's client and not confirmed",
     "connections": "vehicles connected",
     "acks": "acks a second, over the interval",
     "kafka": "records a second that Kafka confirmed",
@@ -94,6 +95,7 @@ class Sampler:
             "gauges": {
                 "backlog_kafka": cloud["backlog"],
                 "backlog_mqtt": home["backlog"],
+                "in_flight": cloud["in_flight"],
                 "connections": status["listener"]["connections"],
             },
         }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from .account import Account
 from .gateway import SEGMENT_BYTES
 from .growth import Growth, growth
-from .misfortunes import round_length, rounds
+from .misfortunes import Timeline
 
 MIB = 1 << 20
 # What may be noise, of each column: see `growth`.
@@ -29,14 +29,15 @@ class Check:
     found: str
 
 
-def warm_up(minutes: float) -> float:
-    """Seconds at the start that no line goes through: the first round, or a third of the only one."""
-    return round_length(minutes) if rounds(minutes) > 1 else minutes * 60 / 3
+def warm_up(timeline: Timeline) -> float:
+    """Seconds at the start that no line goes through: a quarter of the rounds, at least one, or a third of the only one."""
+    rounds = timeline.rounds
+    return rounds[max(1, len(rounds) // 4)] if len(rounds) > 1 else timeline.stopped / 3
 
 
-def growths(rows: list[dict], minutes: float) -> dict[str, Growth]:
+def growths(rows: list[dict], timeline: Timeline) -> dict[str, Growth]:
     """A line through each column that must not grow, from the warm-up until the vehicles stop."""
-    fitted = [row for row in rows if warm_up(minutes) <= row["seconds"] <= minutes * 60]
+    fitted = [row for row in rows if warm_up(timeline) <= row["seconds"] <= timeline.stopped]
     return {name: growth([(row["seconds"], row[name]) for row in fitted], floor) for name, floor in FLOORS.items()}
 
 
