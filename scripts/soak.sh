@@ -13,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+export PYTHONDONTWRITEBYTECODE=1
 minutes='' out=target/soak binary='' more=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -39,5 +40,5 @@ if [ -z "$binary" ]; then
     cargo build --release --locked
     binary=target/release/waystation
 fi
-PYTHONPATH=scripts PYTHONDONTWRITEBYTECODE=1 exec python3 -m soak --minutes "$minutes" --out "$out" --binary "$binary" \
+PYTHONPATH=scripts exec python3 -m soak --minutes "$minutes" --out "$out" --binary "$binary" \
     --python "$FOREIGN_PYTHON" --kafka "$KAFKA_LIBRARIES" "${more[@]}"

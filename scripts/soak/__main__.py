@@ -1,7 +1,7 @@
 """The soak from beginning to end: parts up, vehicles on, misfortunes, vehicles off, drained, held against what arrived.
 
-Usage: scripts/soak.sh, which says what the options mean. Exit code 0: nothing is lost and nothing grows. 1: something is
-or does, or the soak could not be brought to its end.
+Usage: scripts/soak.sh, which says what the options mean. Exit code 0: nothing is lost and nothing grows. 1: something
+is or does, or the soak could not be brought to its end.
 """
 
 import argparse
@@ -81,7 +81,8 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
         if sampler.failure:
             raise SoakError(f"no samples any more: {sampler.failure}")
 
-    say(f"{given.vehicles} vehicles drive for {given.minutes:g} min, {misfortunes.rounds(given.minutes)} rounds of misfortunes")
+    rounds = misfortunes.rounds(given.minutes)
+    say(f"{given.vehicles} vehicles drive for {given.minutes:g} min, through {rounds} rounds of misfortunes")
     sampler.start()
     for vehicles in (probe, steady, restless):
         vehicles.start()
@@ -100,13 +101,17 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
 
     say("reading back what arrived")
     acks = account.acknowledged(vehicles.acks for vehicles in (probe, steady, restless))
-    accounts = {"Kafka": account.settle(acks, kafka.arrivals()), "mosquitto": account.settle(acks, mosquitto.arrivals())}
+    accounts = {
+        "Kafka": account.settle(acks, kafka.arrivals()),
+        "mosquitto": account.settle(acks, mosquitto.arrivals()),
+    }
     lines = verdict.growths(sampler.rows, timeline)
     checks = [verdict.of_account(name, one) for name, one in accounts.items()]
     checks += [verdict.of_growth(name, line) for name, line in lines.items()]
     checks.append(verdict.of_disk(base["disk"], after["disk"], max(row["disk"] for row in sampler.rows)))
     checks.append(verdict.of_idle(base, after))
     checks.append(verdict.of_connections(tally))
+    checks.append(verdict.of_live_feed(fast.received, fast.behind))
     checks.append(verdict.of_counters(gateway.status(), gateway.errors()))
     return {
         "date": datetime.date.today().isoformat(),

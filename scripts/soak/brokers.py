@@ -1,7 +1,7 @@
-"""The upstream: mosquitto with a subscriber of its own, and Kafka on one node (KRaft), killed, stopped and started again.
+"""The upstream: mosquitto with a subscriber of its own, and Kafka on one node (KRaft), killed, stopped, started again.
 
-Each keeps its ports and its folder over its lives. Kafka keeps its log; mosquitto keeps nothing, so a subscriber is there
-before the gateway can reach it again, and what the subscriber had before is in a file.
+Each keeps its ports and its folder over its lives. Kafka keeps its log; mosquitto keeps nothing, so a subscriber is
+there before the gateway can reach it again, and what the subscriber had before is in a file.
 """
 
 import signal
@@ -145,6 +145,6 @@ class Kafka:
         for name in TYPES:
             topic = f"{NAMESPACE}_{name}"
             command = ["kcat", "-b", f"127.0.0.1:{self.port}", "-C", "-q", "-e", "-o", "beginning", "-t", topic]
-            for line in self.children.run("kcat", [*command, "-f", "%h\\n"]).splitlines():
+            for line in self.children.lines("kcat", [*command, "-f", "%h\\n"]):
                 headers = dict(header.split("=", 1) for header in line.split(","))
                 yield topic, headers["txid"]

@@ -40,7 +40,11 @@ PANELS = (
     Panel("Open", "count", (("descriptors", "descriptors", BLUE), ("threads", "threads", ORANGE))),
     Panel("Disk", "MiB in use by the queue", (("disk", "blocks in use", BLUE),), MIB),
     Panel("Backlog", "records", (("backlog_kafka", "Kafka", BLUE), ("backlog_mqtt", "mosquitto", ORANGE))),
-    Panel("Rate", "records/s", (("kafka", "to Kafka", BLUE), ("mqtt", "to mosquitto", ORANGE), ("acks", "acknowledged", GREEN))),
+    Panel(
+        "Rate",
+        "records/s",
+        (("kafka", "to Kafka", BLUE), ("mqtt", "to mosquitto", ORANGE), ("acks", "acknowledged", GREEN)),
+    ),
     Panel("Ack latency", "ms, log scale", (("ack_p99", "p99", ORANGE), ("ack_p50", "p50", BLUE)), logarithmic=True),
 )
 
@@ -88,12 +92,14 @@ class Canvas:
     def line(self, x1, y1, x2, y2, stroke, width=1.0, dash=""):
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}" stroke-width="{width}"{dashed}/>'
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}" '
+            f'stroke-width="{width}"{dashed}/>'
         )
 
     def box(self, x, y, width, height, fill, opacity=1.0):
         self.parts.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{fill}" fill-opacity="{opacity}"/>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{fill}" '
+            f'fill-opacity="{opacity}"/>'
         )
 
     def text(self, x, y, words, size=11, fill=INK, anchor="start", weight="normal"):
@@ -108,11 +114,13 @@ class Canvas:
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         way = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         self.parts.append(
-            f'<polyline points="{way}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linejoin="round"{dashed}/>'
+            f'<polyline points="{way}" fill="none" stroke="{stroke}" stroke-width="{width}" '
+            f'stroke-linejoin="round"{dashed}/>'
         )
 
     def svg(self, height: float, title: str) -> str:
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}"'
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}"'
+        head += f' width="{WIDTH}" height="{height:.0f}"'
         head += ' font-family="DejaVu Sans, Verdana, Helvetica, Arial, sans-serif">'
         ground = f'<title>{escape(title)}</title>\n<rect width="100%" height="100%" fill="#ffffff"/>'
         return "\n".join([head, ground, *self.parts, "</svg>\n"])
@@ -128,11 +136,14 @@ def draw(result: dict) -> str:
     def x(second: float) -> float:
         return LEFT + second / end * across
 
-    title = f"{result['version']}: {settings['vehicles']} vehicles, {settings['rate']:g} records/s each, {settings['minutes']:g} minutes"
+    title = f"{result['version']}: {settings['vehicles']} vehicles, {settings['rate']:g} records/s each, "
+    title += f"{settings['minutes']:g} minutes"
     canvas.text(16, 28, title, 16, weight="bold")
     good = all(check["holds"] for check in result["checks"])
-    verdict = "nothing lost, nothing grows" if good else "FAILED: " + ", ".join(
-        check["name"] for check in result["checks"] if not check["holds"]
+    verdict = (
+        "nothing lost, nothing grows"
+        if good
+        else "FAILED: " + ", ".join(check["name"] for check in result["checks"] if not check["holds"])
     )
     canvas.text(16, 48, verdict, 12, fill=GREEN if good else "#c0392b")
 
@@ -141,7 +152,16 @@ def draw(result: dict) -> str:
     bottom = panels + len(PANELS) * (PANEL + GAP) - GAP
     _happenings(canvas, timeline, x, lanes, panels, bottom)
     for number, panel in enumerate(PANELS):
-        _panel(canvas, panel, rows, result["growth"], result["warm_up"], result["stopped"], x, panels + number * (PANEL + GAP))
+        _panel(
+            canvas,
+            panel,
+            rows,
+            result["growth"],
+            result["warm_up"],
+            result["stopped"],
+            x,
+            panels + number * (PANEL + GAP),
+        )
     _times(canvas, x, end, bottom, across)
     for second, words in ((result["warm_up"], "warm-up ends"), (result["stopped"], "vehicles stop")):
         canvas.line(x(second), panels - 8, x(second), bottom, FAINT, 1, "4 3")
@@ -160,7 +180,8 @@ def _happenings(canvas, timeline, x, lanes, panels, bottom):
             first, last = x(one["from"]), x(one["to"] or one["from"])
             canvas.box(first, top + 3, max(last - first, 2.5), ROW - 6, colour)
             if through:
-                canvas.box(first, panels, max(last - first, 1), bottom - panels, colour, 0.13 if last - first > 2 else 0.6)
+                lasts = one["to"] is not None and one["to"] - one["from"] > 1
+                canvas.box(first, panels, max(last - first, 1), bottom - panels, colour, 0.13 if lasts else 0.45)
 
 
 def _panel(canvas, panel, rows, growth, warm_up, stop, x, top):
@@ -204,5 +225,6 @@ def _times(canvas, x, end, bottom, across):
         second = number * step
         canvas.line(x(second), bottom, x(second), bottom + 5, FAINT)
         canvas.text(x(second), bottom + 18, f"{second / per:g}", 10, FAINT, "middle")
-    words = f"{'hours' if hours else 'minutes'} since the vehicles started; dashed: the line through the samples after the warm-up"
+    unit = "hours" if hours else "minutes"
+    words = f"{unit} since the vehicles started; dashed: the line through the samples after the warm-up"
     canvas.text(LEFT + across / 2, bottom + 35, words, 11, FAINT, "middle")

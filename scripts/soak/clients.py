@@ -1,7 +1,7 @@
 """Who talks to the gateway: fleets of simulated vehicles, the probe, and ZMQ subscribers.
 
-What was acknowledged is in files, a transaction id in each line, written as the acks come: a killed fleet goes on behind
-its own, and the account is drawn from them.
+What was acknowledged is in files, a transaction id in each line, written as the acks come: a killed fleet goes on
+behind its own, and the account is drawn from them.
 """
 
 import json

@@ -82,11 +82,24 @@ class Gateway:
         """Puts a certificate with the next serial number and its new key where the configuration has them."""
         self.serial += 1
         key, certificate = self.folder / "next.key", self.folder / "next.pem"
-        command = ["openssl", "req", "-x509", *_KEY, "-subj", "/CN=localhost", "-days", "30", "-set_serial", self.serial]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            *_KEY,
+            "-subj",
+            "/CN=localhost",
+            "-days",
+            "30",
+            "-set_serial",
+            self.serial,
+        ]
         command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
         command += ["-addext", "basicConstraints=critical,CA:FALSE"]
         command += ["-CA", self.folder / "pki/server-ca.pem", "-CAkey", self.folder / "ca.key"]
         self.children.run("openssl", [*command, "-keyout", key, "-out", certificate])
+        with open(certificate, "a") as chain:
+            chain.write((self.folder / "pki/server-ca.pem").read_text())
         key.rename(self.folder / "tls/server.key")
         certificate.rename(self.folder / "tls/server.pem")
 

@@ -1,8 +1,8 @@
 """Whether something grows: a straight line through the samples after the warm-up, and what may be noise.
 
-Neighbouring samples are alike, and an outage lifts many of them at once, so that the line is not laid through samples but
-through the medians of stretches of equal length. It grows when the line rises, from the first to the last, by more than
-a floor, and the rise is either more than twice its standard error or more than three floors. The floor is what an
+Neighbouring samples are alike, and an outage lifts many of them at once, so that the line is not laid through samples
+but through the medians of stretches of equal length. It grows when the line rises, from the first to the last, by more
+than a floor, and the rise is either more than twice its standard error or more than three floors. The floor is what an
 allocator, or a connection that comes and goes, may do without a leak; over a longer soak the same floor is a smaller
 growth per day.
 """
@@ -18,7 +18,7 @@ DAY = 86_400
 
 @dataclass(frozen=True)
 class Growth:
-    """A line through samples, in their unit: the median, the line's middle, its rise over `span` seconds, and the error."""
+    """A line through samples, in their unit: their median; its middle, its rise over `span` seconds, its error."""
 
     typical: float
     centre: float
@@ -59,7 +59,7 @@ def growth(points: Sequence[tuple[float, float]], floor: float) -> Growth:
     if len(through) < 3:
         raise ValueError("too few samples for a line")
     span = points[-1][0] - points[0][0]
-    slope, intercept = statistics.linear_regression(*zip(*through))
+    slope, intercept = statistics.linear_regression(*zip(*through, strict=True))
     middle = statistics.fmean(at for at, _ in through)
     spread = sum((at - middle) ** 2 for at, _ in through)
     off = sum((value - intercept - slope * at) ** 2 for at, value in through)

@@ -1,8 +1,8 @@
-"""What happens to the gateway and around it, and when: rounds of the same misfortunes, as long as the soak lets them be.
+"""What happens to the gateway and around it, and when: rounds of the same misfortunes, as long as the soak allows.
 
 A misfortune begins and ends at parts of its round. Steps come one after the other, so one that takes long (a Kafka that
-starts) puts off those behind it, in its round and if need be beyond; none is left out or cut short. The timeline has the
-times at which things really happened.
+starts) puts off those behind it, in its round and if need be beyond; none is left out or cut short. The timeline has
+the times at which things really happened.
 """
 
 import time
@@ -136,7 +136,13 @@ def all_of(gateway, mosquitto, kafka, restless, subscriber, slow_subscriber) -> 
         wait_for("Kafka is sent records again", 120, flows("cloud"))
 
     return [
-        Misfortune("mosquitto killed", 0.05, lambda: mosquitto.kill(lambda: destination("home")["cursor"]), 0.14, start_mosquitto),
+        Misfortune(
+            "mosquitto killed",
+            0.05,
+            lambda: mosquitto.kill(lambda: destination("home")["cursor"]),
+            0.14,
+            start_mosquitto,
+        ),
         Misfortune("certificate renewed", 0.17, renew_certificate),
         Misfortune("Kafka killed", 0.20, kafka.kill, 0.32, start_kafka),
         Misfortune("configuration changed", 0.42, change_configuration, 0.49, change_it_back),

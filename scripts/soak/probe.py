@@ -2,8 +2,8 @@
 
 Usage: probe.py PORT PKI VIN RATE
 
-PKI holds server-ca.pem and vehicles/VIN.pem and .key. Prints a line for each ack: transaction id and milliseconds. After
-a lost connection it sends what was not acknowledged again, in order, as vehicles do. With SIGINT it makes no more
+PKI holds server-ca.pem and vehicles/VIN.pem and .key. Prints a line for each ack: transaction id and milliseconds.
+After a lost connection it sends what was not acknowledged again, in order, as vehicles do. With SIGINT it makes no more
 records, waits for the last acks and ends. Run it with the Python of the tests' environment, and with `tests/foreign`
 in PYTHONPATH.
 """

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -46,6 +46,18 @@ class Children:
         if done.returncode != 0:
             raise SoakError(f"{name} ended with {done.returncode}: {done.stderr.strip()[-1000:]}")
         return done.stdout
+
+    def lines(self, name: str, command: list) -> Iterator[str]:
+        """What a command puts out, line by line while it runs; an end with an error is one."""
+        full = ["setpriv", "--pdeathsig", "KILL", "--", *map(str, command)]
+        with open(self.logs / f"{name}.log", "ab") as log:
+            child = subprocess.Popen(full, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+        self.running.append(child)
+        with child.stdout:
+            for line in child.stdout:
+                yield line.rstrip("\n")
+        if self.end(child, 0) != 0:
+            raise SoakError(f"{name} failed: {tail(self.logs / f'{name}.log')}")
 
     def end(self, child: subprocess.Popen, with_signal: int = signal.SIGKILL, within: float = 30) -> int:
         """Ends a child, reads what it still has to say, and returns its exit code."""

@@ -31,9 +31,9 @@ def summary(result: dict) -> str:
     settings, rows = result["settings"], result["samples"]
     day = datetime.date.fromisoformat(result["date"])
     lines = [
-        f"{day:%d %B %Y}, {result['version']}, {machine()}: {settings['minutes']:g} minutes, {settings['vehicles']} vehicles "
-        f"with {settings['rate']:g} records a second each, one more that measures acks, {len(rows)} samples. "
-        + _happened(result["timeline"]),
+        f"{day:%d %B %Y}, {result['version']}, {machine()}: {settings['minutes']:g} minutes, "
+        f"{settings['vehicles']} vehicles with {settings['rate']:g} records a second each and one that measures acks, "
+        f"{len(rows)} samples. {_happened(result['timeline'])}",
         "",
         "| | found | |",
         "| --- | --- | --- |",
@@ -43,7 +43,8 @@ def summary(result: dict) -> str:
     acks = result["acks"]
     most = {name: max(row[name] for row in rows) for name in ("rss", "backlog_kafka", "backlog_mqtt")}
     lines += [
-        f"| ack latency | p50 {acks['p50']:.1f} ms, p99 {acks['p99']:.1f} ms, most {acks['most']:.1f} ms, of {acks['count']:,} | |",
+        f"| ack latency | p50 {acks['p50']:.1f} ms, p99 {acks['p99']:.1f} ms, most {acks['most']:.1f} ms, "
+        f"of {acks['count']:,} | |",
         f"| at most | RSS {most['rss'] / MIB:.1f} MiB, backlog {most['backlog_kafka']:,} for Kafka and "
         f"{most['backlog_mqtt']:,} for mosquitto | |",
     ]

@@ -2,8 +2,8 @@
 
 Usage: subscriber.py ENDPOINT [SECONDS]
 
-With SECONDS it rests so long after each message. Prints, once a second while messages come: how many there were, how many
-of them came behind a later one of their vehicle, and the last record's number. Run it with the Python of the tests'
+With SECONDS it rests so long after each message. Prints, once a second while messages come: how many there were, how
+many of them came behind a later record, and the highest record's number. Run it with the Python of the tests'
 environment.
 """
 

@@ -32,7 +32,10 @@ class Growing(unittest.TestCase):
 
     def test_outages_that_come_and_go_do_not_grow(self):
         noise = random.Random(3)
-        outage = lambda at: 12 * MIB if at % 270 < 60 else 0
+
+        def outage(at):
+            return 12 * MIB if at % 270 < 60 else 0
+
         found = growth(run(3240, lambda at: 30 * MIB + outage(at) + noise.gauss(0, MIB), 5), 4 * MIB)
         self.assertFalse(found.grows())
 

@@ -30,7 +30,7 @@ class Check:
 
 
 def warm_up(timeline: Timeline) -> float:
-    """Seconds at the start that no line goes through: a quarter of the rounds, at least one, or a third of the only one."""
+    """Seconds at the start that no line goes through: a quarter of the rounds and at least one; a third of the only."""
     rounds = timeline.rounds
     return rounds[max(1, len(rounds) // 4)] if len(rounds) > 1 else timeline.stopped / 3
 
@@ -55,7 +55,9 @@ def of_growth(name: str, line: Growth) -> Check:
     def value(number: float, sign: str = "") -> str:
         return f"{number / scale:{sign},.{digits}f}"
 
-    found = f"{value(line.typical)}{unit}, {value(line.rise, '+')} ±{value(2 * line.error)} in {line.span / 60:.1f} min, "
+    found = (
+        f"{value(line.typical)}{unit}, {value(line.rise, '+')} ±{value(2 * line.error)} in {line.span / 60:.1f} min, "
+    )
     found += f"{value(line.per_day, '+')}{unit} a day by the line; "
     found += f"grows above {value(line.floor, '+')}{unit} ({value(line.floor_per_day, '+')} a day)"
     return Check({"rss": "RSS"}.get(name, name), not line.grows(), found)
@@ -76,8 +78,16 @@ def of_idle(before: dict, after: dict) -> Check:
 
 def of_connections(tally: dict) -> Check:
     """Vehicles that nobody kills connect once: no reload and no outage is theirs to notice."""
-    found = f"{tally['connections']} of {tally['vehicles']} vehicles that were left alone, {tally['resent']} records resent"
+    found = (
+        f"{tally['connections']} of {tally['vehicles']} vehicles that were left alone, {tally['resent']} records resent"
+    )
     return Check("connections stayed", tally["connections"] == tally["vehicles"] and not tally["resent"], found)
+
+
+def of_live_feed(received: int, behind: int) -> Check:
+    """ZMQ promises no more than what comes, in order; the subscriber that reads at once is not to notice the others."""
+    found = f"{received:,} records at the subscriber that reads at once, {behind:,} behind a later one"
+    return Check("ZMQ in order", received > 0 and behind == 0, found)
 
 
 def of_counters(status: dict, errors: list[str]) -> Check:
@@ -92,7 +102,9 @@ def of_counters(status: dict, errors: list[str]) -> Check:
     if status["reload_error"]:
         wrong.append(f"reload: {status['reload_error']}")
     wrong += errors[:3]
-    return Check("the gateway's own word", not wrong, "; ".join(wrong) or "no record refused, dropped or lost; no error")
+    return Check(
+        "the gateway's own word", not wrong, "; ".join(wrong) or "no record refused, dropped or lost; no error"
+    )
 
 
 def words(checks: list[Check]) -> str:
