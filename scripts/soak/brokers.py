@@ -26,8 +26,9 @@ class Mosquitto:
         self.port = free_port()
         self.gate = Gate(free_port(), self.port)
         self.config = folder / "mosquitto.conf"
+        # With another user than the one that starts it, the kernel would forget to end it with us.
         self.config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"
             "max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n"
         )
         self.received = folder / "mqtt-received.tsv"
