@@ -8,8 +8,10 @@ from .growth import Growth, growth
 from .misfortunes import Timeline
 
 MIB = 1 << 20
-# What may be noise, of each column: see `growth`.
-FLOORS = {"rss": 4 * MIB, "descriptors": 4, "threads": 2}
+# What may be noise, of each column: see `growth`. Memory settles for a while, the more slowly the longer it takes, so that
+# a short soak can only find what leaks fast.
+FLOORS = {"rss": 8 * MIB, "descriptors": 4, "threads": 2}
+SETTLING, RSS_WHILE_SETTLING = 1800, 16 * MIB
 # What may stay when the vehicles are gone: the segment that is written next, and room for one that is not yet deleted.
 DISK_ALLOWANCE = 2 * SEGMENT_BYTES
 # Of what the gateway counts, what has to stay 0.
@@ -38,7 +40,8 @@ def warm_up(timeline: Timeline) -> float:
 def growths(rows: list[dict], timeline: Timeline) -> dict[str, Growth]:
     """A line through each column that must not grow, from the warm-up until the vehicles stop."""
     fitted = [row for row in rows if warm_up(timeline) <= row["seconds"] <= timeline.stopped]
-    return {name: growth([(row["seconds"], row[name]) for row in fitted], floor) for name, floor in FLOORS.items()}
+    floors = FLOORS | ({"rss": RSS_WHILE_SETTLING} if timeline.stopped < SETTLING else {})
+    return {name: growth([(row["seconds"], row[name]) for row in fitted], floor) for name, floor in floors.items()}
 
 
 def of_account(destination: str, account: Account) -> Check:
