@@ -28,8 +28,8 @@ class Mosquitto:
         self.config = folder / "mosquitto.conf"
         # With another user than the one that starts it, the kernel would forget to end it with us.
         self.config.write_text(
-            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"
-            "max_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n"
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+            "max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 200\nlog_type error\n"
         )
         self.received = folder / "mqtt-received.tsv"
         self.lock = threading.Lock()

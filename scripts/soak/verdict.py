@@ -8,8 +8,8 @@ from .growth import Growth, growth
 from .misfortunes import Timeline
 
 MIB = 1 << 20
-# What may be noise, of each column: see `growth`. Memory settles for a while, the more slowly the longer it takes, so that
-# a short soak can only find what leaks fast.
+# What may be noise, of each column: see `growth`. Memory settles for a while, more and more slowly, so that a short soak
+# can only find what leaks fast.
 FLOORS = {"rss": 8 * MIB, "descriptors": 4, "threads": 2}
 SETTLING, RSS_WHILE_SETTLING = 1800, 16 * MIB
 # What may stay when the vehicles are gone: the segment that is written next, and room for one that is not yet deleted.
