@@ -8,7 +8,7 @@ from .growth import Growth, growth
 from .misfortunes import Timeline
 
 MIB = 1 << 20
-# What may be noise, of each column: see `growth`. Memory settles for a while, more and more slowly, so that a short soak
+# What may be noise, of each column: see `growth`. Memory settles for a while, ever more slowly, so that a short soak
 # can only find what leaks fast.
 FLOORS = {"rss": 8 * MIB, "descriptors": 4, "threads": 2}
 SETTLING, RSS_WHILE_SETTLING = 1800, 16 * MIB
