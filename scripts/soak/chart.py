@@ -129,7 +129,7 @@ class Canvas:
 def draw(result: dict) -> str:
     """The picture of a soak, as `soak.json` has it."""
     rows, timeline, settings = result["samples"], result["timeline"], result["settings"]
-    end = max([rows[-1]["seconds"], *(one["to"] or one["from"] for one in timeline)])
+    end = max([rows[-1]["seconds"], result["stopped"], *(one["to"] or one["from"] for one in timeline)])
     canvas = Canvas()
     across = WIDTH - LEFT - RIGHT
 
