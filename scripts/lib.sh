@@ -30,3 +30,22 @@ need_cargo() {
 
 # What the build needs: a C compiler and cmake for librdkafka and aws-lc, OpenSSL and zlib for librdkafka.
 BUILD_PACKAGES=(build-essential cmake libssl-dev pkg-config zlib1g-dev)
+
+# A vehicle and consumers that are not ours.
+FOREIGN_PYTHON=target/venv/bin/python
+need_foreign_python() {
+    cmp -s tests/foreign/requirements.txt target/venv/requirements.txt &&
+        "$FOREIGN_PYTHON" -m pip freeze 2>/dev/null | grep -qFf tests/foreign/requirements.txt && return 0
+    python3 -m venv target/venv
+    "$FOREIGN_PYTHON" -m pip install -q -r tests/foreign/requirements.txt
+    cp tests/foreign/requirements.txt target/venv/requirements.txt
+}
+
+# A Kafka broker, from Maven Central.
+KAFKA_LIBRARIES=target/kafka-libs
+need_kafka() {
+    cmp -s tests/kafka/pom.xml "$KAFKA_LIBRARIES/pom.xml" && return 0
+    rm -rf "$KAFKA_LIBRARIES"
+    mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$PWD/$KAFKA_LIBRARIES"
+    cp tests/kafka/pom.xml "$KAFKA_LIBRARIES/pom.xml"
+}
