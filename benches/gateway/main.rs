@@ -20,6 +20,7 @@ mod load;
 mod mqtt;
 mod process;
 mod report;
+mod size;
 mod speed;
 mod wear;
 
@@ -60,7 +61,7 @@ impl Bench {
 
 type Figure = fn(&Bench) -> Vec<Row>;
 
-const FIGURES: [(&str, Figure); 9] = [
+const FIGURES: [(&str, Figure); 10] = [
     ("speed", speed::measure),
     ("commits", commits::measure),
     ("latency", latency::measure),
@@ -70,6 +71,7 @@ const FIGURES: [(&str, Figure); 9] = [
     ("mqtt", mqtt::measure),
     ("feed", feed::measure),
     ("isolation", isolation::measure),
+    ("size", size::measure),
 ];
 /// Vehicles that there are certificates for.
 const VEHICLES: usize = 1_000;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rumqttc::{AsyncClient, Broker, MqttOptions, PublishOptions, QoS};
+use rumqttc::{AsyncClient, Broker, MqttOptions, PublishOptions, PublishProperties, QoS};
 
 use crate::Bench;
 use crate::commits::Records;
@@ -59,8 +59,17 @@ async fn publish(port: u16) -> f64 {
     let mut done = 0.0;
     for number in 0..RECORDS {
         let record = records.record(number);
-        let topic = format!("bench/{}/v/V", record.vin);
-        let options = PublishOptions::new(QoS::AtLeastOnce);
+        let topic = format!("bench/{}/V", record.vin);
+        let properties = [
+            ("txid", String::from_utf8_lossy(&record.txid).into_owned()),
+            ("record", format!("0123456789abcdef0123456789abcdef-{number}")),
+            ("received_at", record.received_at.to_string()),
+        ];
+        let properties = PublishProperties {
+            user_properties: properties.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            ..PublishProperties::default()
+        };
+        let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties);
         let notice = client.publish_tracked(topic, record.payload, options).await;
         in_flight.push_back(notice.expect("it is connected"));
         if in_flight.len() >= WINDOW {

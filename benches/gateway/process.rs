@@ -14,6 +14,12 @@ use crate::load::{CONNECTED, Load, Loaded};
 
 /// The program under test, built with the benchmark.
 pub(crate) const WAYSTATION: &str = env!("CARGO_BIN_EXE_waystation");
+/// The environment that systemd/waystation.service starts it with.
+const UNIT: [(&str, &str); 3] = [
+    ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
 /// What the benchmark's own executable is when it is started again: see `main`.
 pub(crate) const ROLE: &str = "WAYSTATION_BENCH_ROLE";
 
@@ -162,6 +168,7 @@ impl Gateway {
         let mut command = pinned(Side::Gateway, Path::new(WAYSTATION));
         command.arg("run").arg("--config").arg(&config);
         command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
+        command.envs(UNIT);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         (command, port, admin)
     }

@@ -17,6 +17,7 @@ from .brokers import NAMESPACE, TOPIC_BASE
 from .processes import Children, SoakError, free_port, tail, wait_for
 
 SEGMENT_BYTES = 4 << 20
+UNIT = Path(__file__).parents[2] / "systemd/waystation.service"
 CONFIG = """
 [listener]
 bind = "127.0.0.1:{port}"
@@ -51,6 +52,12 @@ metadata = true
 [admin]
 bind = "127.0.0.1:{admin}"
 """
+
+
+def unit_environment() -> list[str]:
+    """What the unit starts it with: how memory is given back is part of it."""
+    lines = UNIT.read_text().splitlines()
+    return [word for line in lines if line.startswith("Environment=") for word in line[len("Environment="):].split()]
 
 
 class Gateway:
@@ -117,7 +124,8 @@ class Gateway:
         return folder
 
     def start(self):
-        self.process = self.children.start("waystation", [self.binary, "run", "--config", self.folder / "config.toml"])
+        command = ["env", *unit_environment(), self.binary, "run", "--config", self.folder / "config.toml"]
+        self.process = self.children.start("waystation", command)
         wait_for(f"the gateway is ready; see {self.log}", 60, lambda: self.is_alive() and self.get("/status"))
 
     def is_alive(self) -> bool:

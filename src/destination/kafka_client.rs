@@ -35,6 +35,9 @@ impl Settings {
         client.set("message.max.bytes", "8000000");
         // So long a topic may be unknown before that is an error. A topic that is only on its way is met by the next try.
         client.set("topic.metadata.propagation.max.ms", "5000");
+        // Thousands of gateways come back to a cluster at once. librdkafka spreads their tries over this time, and cuts
+        // the spread off at it: its own 10 s make them a crowd.
+        client.set("reconnect.backoff.max.ms", "60000");
         for (key, value) in &config.properties {
             client.set(key, value);
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -81,6 +82,7 @@ impl Mqtt {
             max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
+            broken: None,
         };
         session.announce(ONLINE).await?;
         Ok(session)
@@ -133,6 +135,8 @@ struct Publishing {
     unsent: VecDeque<(u64, bool, Message)>,
     /// Messages without an answer, in the order of their sending. `None`: a record that became no message at all.
     in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
+    /// The record whose message will have no answer, and why; told when those before it are.
+    broken: Option<(u64, Unanswered)>,
 }
 
 /// The event loop's last word, which comes once.
@@ -208,14 +212,24 @@ impl Session for Publishing {
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
+            if let Some((number, why)) = self.broken.take() {
+                return self.unanswered(number, why).await;
+            }
+            // Nothing is awaited once there is something in it: a call that is given up loses nothing.
+            let mut confirmations = Vec::new();
             loop {
                 self.fill().map_err(SessionError)?;
                 let Some((number, last, acknowledged)) = self.in_flight.front_mut() else {
-                    return self.end.wait().await.means(None);
+                    break;
                 };
                 let (number, last) = (*number, *last);
                 let answer = match acknowledged {
                     None => Ok(Outcome::Delivered),
+                    // What has been answered besides is told at once.
+                    Some(acknowledged) if !confirmations.is_empty() => match acknowledged.now_or_never() {
+                        Some(answer) => answer,
+                        None => break,
+                    },
                     Some(acknowledged) => tokio::select! {
                         biased;
                         answer = acknowledged => answer,
@@ -224,14 +238,25 @@ impl Session for Publishing {
                 };
                 let outcome = match answer {
                     Ok(outcome) => outcome,
-                    Err(Unanswered::Ended) => return self.end.wait().await.means(Some(number)),
-                    Err(Unanswered::Failed(reason)) => return Err(SessionError(reason)),
+                    Err(why) if !confirmations.is_empty() => {
+                        self.broken = Some((number, why));
+                        break;
+                    }
+                    Err(why) => return self.unanswered(number, why).await,
                 };
                 self.in_flight.pop_front();
-                if outcome == Outcome::Delivered && !last {
+                let delivered = outcome == Outcome::Delivered;
+                if delivered && !last {
                     continue;
                 }
-                return Ok(vec![Confirmation { number, outcome }].into());
+                confirmations.push(Confirmation { number, outcome });
+                if !delivered {
+                    break;
+                }
+            }
+            match confirmations.is_empty() {
+                false => Ok(confirmations.into()),
+                true => self.end.wait().await.means(None),
             }
         })
     }
@@ -253,6 +278,14 @@ impl Session for Publishing {
 }
 
 impl Publishing {
+    /// Why the record's message has no answer.
+    async fn unanswered(&mut self, number: u64, why: Unanswered) -> Result<News, SessionError> {
+        match why {
+            Unanswered::Ended => self.end.wait().await.means(Some(number)),
+            Unanswered::Failed(reason) => Err(SessionError(reason)),
+        }
+    }
+
     /// Says on the status topic whether the gateway is there. A broker that does not take it from this client is no
     /// reason to keep records from it.
     async fn announce(&mut self, word: &str) -> Result<(), SessionError> {
