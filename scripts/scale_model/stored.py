@@ -8,7 +8,7 @@ import math
 from . import inputs
 
 PAGE = 4096
-# Seen in real segments, whatever they hold: headers, allocator, pages that were freed and not yet used again.
+# Seen in a real segment: headers, allocator, pages that were freed and not yet used again.
 SEGMENT_FIXED = 80 << 10
 # A branch page's entry for one leaf: key, page number, checksum.
 BRANCH_ENTRY = 8 + 8 + 16
@@ -42,9 +42,9 @@ def commit(records, size):
     """Bytes on the disk of a commit of so many frames of a size: full chunks, and a row with the rest."""
     full = math.ceil(inputs.CHUNK / size)
     chunks, rest = divmod(records, full)
-    pages = chunks * row(full * size) + (row(rest * size) if rest else 0)
-    leaves = chunks + (1 if rest else 0)
-    return pages + leaves * BRANCH_ENTRY
+    rows = [row(full * size)] * chunks + ([row(rest * size)] if rest else [])
+    # Rows that share a leaf share its entry in the branch above.
+    return sum(pages + BRANCH_ENTRY * min(1, pages / PAGE) for pages in rows)
 
 
 def commit_size(rate, delay=inputs.COMMIT_DELAY, fsync=inputs.FSYNC):
