@@ -1,0 +1,64 @@
+"""Every number that the model takes from elsewhere: measured, from the sources, or assumed. Nothing is computed here.
+"""
+
+import json
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# One box: (the row's name in target/gateway.json, the value without that file). The values are those of
+# docs/performance.md.
+MEASURED = {
+    "records": ("durable acknowledged records, 100 vehicles, 600-byte V records, pipelined", 80_000.0),
+    "idle": ("resident memory, idle", 9.0),
+    "thousand": ("resident memory, 1,000 idle vehicles", 30.0),
+    "drain": ("drain to Kafka, a real broker", 100_000.0),
+    "start": ("from exec to READY after SIGKILL in mid-write, cold cache, 1 GB queued", 2.0),
+}
+
+# The gateway's own, from its sources and config.toml.example.
+SEGMENT = 32 << 20
+MAX_BYTES = 4 << 30
+COMMIT_DELAY = 0.050
+ENOUGH_RECORDS = 32
+CHUNK = 64_000
+WINDOW_RECORDS = 10_000
+WINDOW_BYTES = 8 << 20
+WINDOW_EXTRA = 512
+DUPLICATES_KNOWN = 174_762
+CURSOR_SAVED = 1.0
+MAX_CONNECTIONS = 1_024
+BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 60.0
+
+# librdkafka 2.10's defaults, which the gateway does not change.
+LINGER = 0.005
+RECONNECT_FIRST, RECONNECT_LONGEST = 0.100, 10.0
+SETUP_TIMEOUT = 30.0
+METADATA_EVERY = 300.0
+# Linux repeats a SYN after 1, 3, 7 and 15 s; the next would come after the setup timeout.
+SYNS = (0.0, 1.0, 3.0, 7.0, 15.0)
+
+# A record as the benches have it.
+PAYLOAD = 600
+TXID = 36
+VERSION = "1.2.0"
+
+# Assumed, and never measured by us. Change them to your own.
+FSYNC = 0.004  # a commit on the disk of docs/performance.md
+UPLINK = 10e6 / 8  # bytes a second of one box: a 4G uplink
+BROKERS = 6
+REPLICAS = 3
+HANDSHAKES = 1_000  # TLS handshakes a second of one broker
+PRODUCER_STATE = 500  # bytes of heap of one producer's state in one partition's replica
+CONNECTION = 50_000  # bytes of a broker for one TLS connection: three buffers of a TLS record
+METADATA_PARTITION = 42  # bytes in a metadata answer, with three replicas
+
+
+def load(path=ROOT / "target" / "gateway.json"):
+    """The measured figures by their short names, and where they come from."""
+    rows = {}
+    if path.is_file():
+        rows = {row.get("figure"): row["measured"] for row in json.loads(path.read_text()) if row.get("measured")}
+    box = {name: rows.get(figure, {}).get("median", value) for name, (figure, value) in MEASURED.items()}
+    found = [name for name, (figure, _) in MEASURED.items() if figure in rows]
+    return box, found
