@@ -59,6 +59,7 @@ pub(crate) struct Loaded {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     /// Milliseconds from a record's sending to its arrival at the feed.
+    pub(crate) delivered_p50: f64,
     pub(crate) delivered_p99: f64,
 }
 
@@ -143,7 +144,7 @@ async fn drive(load: &Load) -> Loaded {
         acked += seen.acked;
         latencies.extend(seen.latencies);
     }
-    let delivered = match delivered {
+    let mut delivered = match delivered {
         Some(delivered) => delivered.await.expect("it does not fail"),
         None => Vec::new(),
     };
@@ -152,7 +153,8 @@ async fn drive(load: &Load) -> Loaded {
         seconds: load.seconds,
         p50: quantile(&mut latencies, 0.5),
         p99: quantile(&mut latencies, 0.99),
-        delivered_p99: quantile(&mut { delivered }, 0.99),
+        delivered_p50: quantile(&mut delivered, 0.5),
+        delivered_p99: quantile(&mut delivered, 0.99),
     }
 }
 

@@ -25,6 +25,9 @@ const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 /// Bytes that are read from the queue at a time.
 const READ_BYTES: usize = 256 << 10;
 
+/// Records that are handed over in a row.
+const AT_ONCE: usize = 32;
+
 type Reading = BoxFuture<'static, (Reader, Result<Batch, ReadError>)>;
 
 /// One session's records on their way.
@@ -109,6 +112,7 @@ impl<'a> Transfer<'a> {
             {
                 return end;
             }
+            tokio::task::yield_now().await;
             let look_again = flow::look_again(&self.rules.flow);
             tokio::select! {
                 biased;
@@ -167,6 +171,7 @@ impl<'a> Transfer<'a> {
     /// Hands over what was read while the session takes it and the rules let it go; a suspect only when nothing else is in
     /// flight. Returns until when the next one waits, if it does.
     async fn hand_over(&mut self, session: &mut dyn Session) -> Result<Option<Instant>, End> {
+        let mut handed = 0;
         while session.has_room()
             && (self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor())
                 || self.flight.unconfirmed() == 0)
@@ -187,6 +192,12 @@ impl<'a> Transfer<'a> {
             let now = Instant::now();
             if let Some(until) = self.course.flow.waits_until(now) {
                 return Ok(Some(until));
+            }
+            // A backlog is always ready for more: whatever else this processor has to do comes in between, and not only
+            // after the hundred batches that the runtime would allow.
+            handed += 1;
+            if handed % AT_ONCE == 0 {
+                tokio::task::yield_now().await;
             }
             let Some(mut queued) = self.read.pop_front() else {
                 continue;
