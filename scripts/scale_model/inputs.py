@@ -21,7 +21,11 @@ SEGMENT = 32 << 20
 MAX_BYTES = 4 << 30
 COMMIT_DELAY = 0.050
 ENOUGH_RECORDS = 32
-CHUNK = 64_000
+# Records a second from which on no commit waits for company.
+BUSY = 500
+# The largest row, with what a page holds beside it.
+CHUNK = 64 << 10
+ROW_OVERHEAD = 64
 WINDOW_RECORDS = 10_000
 WINDOW_BYTES = 8 << 20
 WINDOW_EXTRA = 512

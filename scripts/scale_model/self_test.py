@@ -24,13 +24,17 @@ class Stored(unittest.TestCase):
         self.assertEqual(stored.row(3 * 4096), 4 * 4096)
         self.assertEqual(stored.row(64_500), 16 * 4096)
 
-    def test_a_commit_of_a_thousand_is_ten_full_chunks_and_a_rest(self):
-        # 92 frames of 697 bytes close a chunk; 1,000 are 10 chunks of 16 pages and 80 frames in 16 pages.
-        self.assertEqual(stored.commit(1_000, 697), 11 * 16 * 4096 + 11 * 32)
+    def test_rows_fill_their_pages(self):
+        # 93 frames of 697 bytes fill 64 KiB; of 32, 23 fill 16 KiB and 9 fill 8.
+        self.assertEqual(stored.rows_of(1_000, 697)[:2], [93 * 697] * 2)
+        self.assertEqual(stored.rows_of(32, 697), [23 * 697, 9 * 697])
+        self.assertEqual(stored.commit(32, 697), (16 << 10) + (8 << 10) + 2 * 32)
+        self.assertLess(stored.commit(1_000, 697), 1_000 * 697 * 1.03)
 
-    def test_company_waits_for_the_delay_or_for_enough(self):
+    def test_company_waits_for_the_delay_or_for_enough_while_few_come(self):
         self.assertAlmostEqual(stored.commit_size(10), 1.5)
-        self.assertEqual(stored.commit_size(2_000), 32)
+        self.assertAlmostEqual(stored.commit_size(400), 21)
+        self.assertAlmostEqual(stored.commit_size(2_000), 2_000 * inputs.FSYNC)
         self.assertAlmostEqual(stored.commit_size(80_000), 320)
 
 

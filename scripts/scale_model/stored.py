@@ -38,26 +38,45 @@ def row(length):
     return PAGE / ((PAGE - 4) // (12 + length))
 
 
+def room(left):
+    """Bytes of the next row when so many are left, as src/queue/chunks.rs cuts a batch: what fills its page."""
+    if left + inputs.ROW_OVERHEAD >= inputs.CHUNK:
+        return inputs.CHUNK - inputs.ROW_OVERHEAD
+    page = 1 << (left + inputs.ROW_OVERHEAD - 1).bit_length()
+    if page <= PAGE or left + inputs.ROW_OVERHEAD > page // 4 * 3:
+        return left
+    return page // 2 - inputs.ROW_OVERHEAD
+
+
+def rows_of(records, size):
+    """The lengths of the rows of a commit of so many frames of a size."""
+    rows = []
+    while records > 0:
+        fit = min(records, max(1, room(records * size) // size))
+        rows.append(fit * size)
+        records -= fit
+    return rows
+
+
 def commit(records, size):
-    """Bytes on the disk of a commit of so many frames of a size: full chunks, and a row with the rest."""
-    full = math.ceil(inputs.CHUNK / size)
-    chunks, rest = divmod(records, full)
-    rows = [row(full * size)] * chunks + ([row(rest * size)] if rest else [])
+    """Bytes on the disk of a commit of so many frames of a size."""
+    pages = [row(length) for length in rows_of(records, size)]
     # Rows that share a leaf share its entry in the branch above.
-    return sum(pages + BRANCH_ENTRY * min(1, pages / PAGE) for pages in rows)
+    return sum(bytes_used + BRANCH_ENTRY * min(1, bytes_used / PAGE) for bytes_used in pages)
 
 
 def commit_size(rate, delay=inputs.COMMIT_DELAY, fsync=inputs.FSYNC):
-    """The mean number of records in a commit: the wait for company, or what comes during a commit, if that is more."""
-    return max(min(1 + rate * delay, inputs.ENOUGH_RECORDS), rate * fsync)
+    """The mean number of records in a commit: the wait for company while few come, and what comes during a commit."""
+    waits = rate < inputs.BUSY
+    return max(min(1 + rate * delay, inputs.ENOUGH_RECORDS) if waits else 1, rate * fsync)
 
 
 def per_record(rate, payload=inputs.PAYLOAD, delay=inputs.COMMIT_DELAY):
     """Bytes on the disk of a record at so many records a second, over the sizes that commits then have."""
     size = frame(payload)
     mean = commit_size(rate, delay)
-    if mean >= inputs.ENOUGH_RECORDS:
-        used = commit(round(mean), size) / round(mean)
+    if mean >= inputs.ENOUGH_RECORDS or rate >= inputs.BUSY:
+        used = commit(max(1, round(mean)), size) / max(1, round(mean))
     else:
         # The first record, and a Poisson number of others.
         bytes_used, others, chance = 0.0, mean - 1, math.exp(1 - mean)
