@@ -4,10 +4,10 @@
 #
 #   scripts/armhf-sysroot.sh
 #
-# Unlike for arm64, dpkg and apt of this machine hear nothing of the architecture: Debian's security archive does not serve
-# all of armhf, and one index that fails stops every later `apt-get update`. The packages are fetched with a state of apt's
-# that is kept in target/armhf, and unpacked there. Prints two lines: the folder that stands for `/`, and one of programs
-# that belongs in front of PATH.
+# Unlike for arm64, dpkg and apt of this machine hear nothing of the architecture: its index in Debian 12's security archive
+# is not always the one that is signed there, and then every later `apt-get update` fails. The packages are fetched with a
+# state of apt's that is kept in target/armhf, and unpacked there. Prints two lines: the folder that stands for `/`, and one
+# of programs that belongs in front of PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 TUPLE=arm-linux-gnueabihf TARGET=armv7-unknown-linux-gnueabihf

@@ -73,7 +73,7 @@ printf 'Source: waystation\n\nPackage: waystation\nArchitecture: any\n' >"$work/
 linked=$(cd "$work" && dpkg-shlibdeps -O tree/usr/bin/waystation 2>"$work/log" | sed 's/^shlibs:Depends=//') ||
     { cat "$work/log" >&2 && failed "dpkg-shlibdeps failed"; }
 depends=$(dpkg-deb --field "$deb" Depends)
-# "NAME VERSION" for each. One that is needed from another version on, on another architecture, is depended on from the latest.
+# "NAME VERSION" for each. What one architecture needs from an earlier version on is covered by a later one.
 listed() { sed 's/, */\n/g; s/[(>=)]//g' <<<"$1"; }
 while read -r name version; do
     while read -r has from; do
