@@ -24,7 +24,7 @@ need() {
 
 need_cargo() {
     command -v cargo >/dev/null && return 0
-    echo "cargo is missing; install a Rust toolchain (1.88 or later), for example: sudo apt-get install -y rustup && rustup default stable" >&2
+    echo "cargo is missing; install a Rust toolchain (1.93 or later), for example: sudo apt-get install -y rustup && rustup default stable" >&2
     exit 1
 }
 
