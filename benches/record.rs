@@ -83,7 +83,9 @@ fn record(criterion: &mut Criterion) {
 fn identity(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a folder for temporary files");
     let vins = pki::vins(1);
-    Pki::new(&[]).and_then(|pki| pki.write(dir.path(), &vins)).expect("a PKI");
+    Pki::new(&[])
+        .and_then(|pki| pki.write(dir.path(), &vins))
+        .expect("a PKI");
     let certificate = dir.path().join(format!("vehicles/{}.pem", vins[0]));
     let certificate = CertificateDer::from_pem_file(certificate).expect("a certificate");
     let table = IssuerTable::default();
