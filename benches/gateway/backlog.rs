@@ -10,6 +10,7 @@ use waystation::queue::{Item, Queue};
 
 use crate::Bench;
 use crate::commits::{Records, SETTINGS};
+use crate::disk::{quantile, syncs};
 use crate::load::Load;
 use crate::process::{Gateway, Process, Setup, Side, Vehicles, role, wait_for};
 use crate::report::{Row, Target};
@@ -25,6 +26,7 @@ namespace = "bench"
 properties = { "bootstrap.servers" = "127.0.0.1:1" }
 "#;
 const MANY: u64 = 10_000_000;
+const LONGEST_REST: Duration = Duration::from_secs(180);
 
 /// The queue of this length, in its folder; it is made longer step by step.
 pub(crate) fn fill(dir: &Path, until: u64) {
@@ -74,7 +76,9 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let (small, large) = (1_400_000, 14_500_000);
     fill(&dir, small);
     let one = starts(bench, &dir);
+    let quick = settled_sync(bench);
     fill(&dir, MANY);
+    come_to_rest(bench, quick);
     for _ in 0..bench.rounds {
         full.push(memory(bench, &dir).1);
         empty_p99.push(p99(bench, &bench.folder("empty")));
@@ -133,6 +137,21 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         Target::None,
     ));
     rows
+}
+
+/// Milliseconds of the disk's slowest fdatasyncs.
+fn settled_sync(bench: &Bench) -> f64 {
+    quantile(&syncs(&bench.folder("rest"), 300, 600), 0.99)
+}
+
+/// Gigabytes keep a disk busy for a while after they were written, and that is not what is measured here.
+fn come_to_rest(bench: &Bench, quick: f64) {
+    rustix::fs::sync();
+    let begun = Instant::now();
+    while settled_sync(bench) > 2.0 * quick && begun.elapsed() < LONGEST_REST {
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    eprintln!("  the disk has rested for {} s", begun.elapsed().as_secs());
 }
 
 fn setup<'a>(bench: &'a Bench, dir: &'a Path) -> Setup<'a> {
