@@ -10,9 +10,10 @@ use waystation::queue::{Item, Queue};
 
 use crate::Bench;
 use crate::commits::{Records, SETTINGS};
+use crate::daemon::wait_for;
 use crate::disk::{quantile, syncs};
 use crate::load::Load;
-use crate::process::{Gateway, Process, Setup, Side, Vehicles, role, wait_for};
+use crate::process::{Gateway, Process, Setup, Side, Vehicles, role};
 use crate::report::{Row, Target};
 
 const QUEUE: &str = "max_bytes = \"100 GiB\"\nkeep_free = \"1 MiB\"";

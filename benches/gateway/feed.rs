@@ -8,7 +8,8 @@ use omq_tokio::{Message, OnMute, Options, Socket, SocketType};
 use crate::Bench;
 use crate::backlog::fill;
 use crate::commits::Records;
-use crate::process::{Gateway, Process, Setup, Side, free_port, role};
+use crate::daemon::free_port;
+use crate::process::{Gateway, Process, Setup, Side, role};
 use crate::report::{Row, Target};
 
 /// Enough for the second in which it is counted.

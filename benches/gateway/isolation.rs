@@ -3,9 +3,10 @@
 
 use crate::Bench;
 use crate::backlog::fill;
+use crate::daemon::free_port;
 use crate::drain;
 use crate::load::Load;
-use crate::process::{Gateway, Setup, Vehicles, free_port};
+use crate::process::{Gateway, Setup, Vehicles};
 use crate::report::{Row, Target};
 
 const BACKLOG: u64 = 1_000_000;

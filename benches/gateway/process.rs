@@ -2,24 +2,20 @@
 //! with the benchmark.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::daemon::{free_port, get};
 use crate::load::{CONNECTED, Load, Loaded};
 
 /// The program under test, built with the benchmark.
 pub(crate) const WAYSTATION: &str = env!("CARGO_BIN_EXE_waystation");
-/// The environment that systemd/waystation.service starts it with.
-const UNIT: [(&str, &str); 3] = [
-    ("MALLOC_ARENA_MAX", "1"),
-    ("MALLOC_MMAP_THRESHOLD_", "65536"),
-    ("MALLOC_TRIM_THRESHOLD_", "131072"),
-];
+/// The environment that the unit starts it with is part of what is measured.
+const UNIT: &str = include_str!("../../systemd/waystation.service");
 /// What the benchmark's own executable is when it is started again: see `main`.
 pub(crate) const ROLE: &str = "WAYSTATION_BENCH_ROLE";
 
@@ -118,21 +114,6 @@ impl Drop for Process {
     }
 }
 
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
-}
-
-/// Until something holds.
-pub(crate) fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// A gateway with its folder and its ports.
 pub(crate) struct Gateway {
     pub(crate) process: Process,
@@ -168,7 +149,12 @@ impl Gateway {
         let mut command = pinned(Side::Gateway, Path::new(WAYSTATION));
         command.arg("run").arg("--config").arg(&config);
         command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
-        command.envs(UNIT);
+        let lines = UNIT.lines().filter_map(|line| line.strip_prefix("Environment="));
+        command.envs(
+            lines
+                .flat_map(str::split_whitespace)
+                .filter_map(|word| word.split_once('=')),
+        );
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         (command, port, admin)
     }
@@ -238,21 +224,6 @@ fn configuration(setup: &Setup<'_>, port: u16, admin: u16) -> PathBuf {
     );
     fs::write(&path, text).expect("the folder can be written to");
     path
-}
-
-fn get(port: u16, path: &str) -> Option<String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200").then(|| body.to_owned())
 }
 
 /// This executable again, as `role` with these words.

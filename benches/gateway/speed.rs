@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::Bench;
+use crate::daemon::{free_port, wait_for};
 use crate::load::{Load, Loaded};
-use crate::process::{Gateway, Process, Setup, Side, TO_NOBODY, Vehicles, free_port, role, wait_for};
+use crate::process::{Gateway, Process, Setup, Side, TO_NOBODY, Vehicles, role};
 use crate::report::{Row, Target};
 
 const PAYLOAD: usize = 600;

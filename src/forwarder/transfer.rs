@@ -112,6 +112,7 @@ impl<'a> Transfer<'a> {
             {
                 return end;
             }
+            // With a backlog there is always more to do here; `hand_over` gives way within a batch, this between them.
             tokio::task::yield_now().await;
             let look_again = flow::look_again(&self.rules.flow);
             tokio::select! {
@@ -193,8 +194,8 @@ impl<'a> Transfer<'a> {
             if let Some(until) = self.course.flow.waits_until(now) {
                 return Ok(Some(until));
             }
-            // A backlog is always ready for more: whatever else this processor has to do comes in between, and not only
-            // after the hundred batches that the runtime would allow.
+            // Whatever else this processor has to do comes in between, and not only after the hundred batches that the
+            // runtime would allow.
             handed += 1;
             if handed % AT_ONCE == 0 {
                 tokio::task::yield_now().await;

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::dead_letters::DeadLetter;
 use super::duplicates::Fingerprints;
 use super::orders::Given;
+use super::pace::Pace;
 use crate::record::Record;
 
 /// What is handed in.
@@ -95,26 +96,6 @@ pub(crate) struct Inlet {
     fingerprints: Fingerprints,
 }
 
-/// How many records come.
-#[derive(Debug, Default)]
-struct Pace {
-    since: Option<Instant>,
-    counted: usize,
-    busy: bool,
-}
-
-impl Pace {
-    fn count(&mut self, records: usize, now: Instant) {
-        self.counted += records;
-        let passed = now - *self.since.get_or_insert(now);
-        if passed >= COUNTED {
-            self.busy = self.counted as f64 >= BUSY * passed.as_secs_f64();
-            self.since = Some(now);
-            self.counted = 0;
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 struct Waiting {
     line: VecDeque<Submission>,
@@ -138,11 +119,6 @@ const ROOM: usize = 32 << 20;
 /// With this much waiting a commit is not delayed.
 const ENOUGH: usize = 32;
 const ENOUGH_BYTES: usize = 64 << 10;
-/// Records a second from which on no commit is delayed: company comes by itself, and acks are as fast as the disk.
-const BUSY: f64 = 500.0;
-/// How long records are counted before it is known how many come.
-const COUNTED: Duration = Duration::from_millis(500);
-
 impl Inlet {
     pub(crate) fn new(fingerprints: Fingerprints) -> Self {
         Self {
@@ -179,7 +155,7 @@ impl Inlet {
             waiting = self.wait(waiting, deadline - now);
         }
         let ready = Instant::now() + delay;
-        while !waiting.is_enough() && !waiting.pace.busy && !waiting.closing && !waiting.urgent {
+        while !waiting.is_enough() && !waiting.pace.is_busy() && !waiting.closing && !waiting.urgent {
             let now = Instant::now();
             if now >= ready {
                 break;

@@ -20,6 +20,7 @@ mod meta;
 mod misplaced;
 mod open;
 mod orders;
+mod pace;
 mod positions;
 mod purge;
 mod quarantine;

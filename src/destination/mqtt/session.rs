@@ -212,8 +212,8 @@ impl Session for Publishing {
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
-            if let Some((number, why)) = self.broken.take() {
-                return self.unanswered(number, why).await;
+            if self.broken.is_some() {
+                return self.tell_broken().await;
             }
             // Nothing is awaited once there is something in it: a call that is given up loses nothing.
             let mut confirmations = Vec::new();
@@ -238,11 +238,13 @@ impl Session for Publishing {
                 };
                 let outcome = match answer {
                     Ok(outcome) => outcome,
-                    Err(why) if !confirmations.is_empty() => {
+                    Err(why) => {
                         self.broken = Some((number, why));
-                        break;
+                        match confirmations.is_empty() {
+                            true => return self.tell_broken().await,
+                            false => break,
+                        }
                     }
-                    Err(why) => return self.unanswered(number, why).await,
                 };
                 self.in_flight.pop_front();
                 let delivered = outcome == Outcome::Delivered;
@@ -278,11 +280,14 @@ impl Session for Publishing {
 }
 
 impl Publishing {
-    /// Why the record's message has no answer.
-    async fn unanswered(&mut self, number: u64, why: Unanswered) -> Result<News, SessionError> {
-        match why {
-            Unanswered::Ended => self.end.wait().await.means(Some(number)),
-            Unanswered::Failed(reason) => Err(SessionError(reason)),
+    /// Why a record's message has no answer. Cancel-safe: what is broken stays so, and its answer is not asked for again.
+    async fn tell_broken(&mut self) -> Result<News, SessionError> {
+        match &self.broken {
+            Some((_, Unanswered::Failed(reason))) => Err(SessionError(reason.clone())),
+            broken => {
+                let number = broken.as_ref().map(|(number, _)| *number);
+                self.end.wait().await.means(number)
+            }
         }
     }
 
