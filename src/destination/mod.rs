@@ -77,6 +77,9 @@ pub trait Session: Send {
 
     /// Hands a record over, never waiting: `payload` is what of it is to leave the gateway. Every record that is taken is
     /// confirmed, in any order, or the session ends with an error. `Err` says why the record itself will never be taken.
+    ///
+    /// The payload, and what is in the record, may be slices of a whole chunk of the queue: who keeps one beyond this call
+    /// copies it, or keeps the chunk.
     fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected>;
 
     /// Waits for news, or the session's end. To be polled even when nothing is in flight. Cancel-safe.

@@ -118,6 +118,11 @@ impl Session for Publishing {
     fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
         let record = &queued.record;
         let bytes = payload.len();
+        // A slice would keep the chunk that it was read with for as long as the message is in a subscriber's queue.
+        let payload = match payload.is_unique() {
+            true => payload,
+            false => Bytes::copy_from_slice(&payload),
+        };
         let topic = Bytes::from(format!("{}_{}", self.namespace, record.record_type));
         let metadata = self.metadata.then(|| {
             let metadata = json!({

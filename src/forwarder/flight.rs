@@ -1,13 +1,22 @@
 //! The records that a destination has been handed and has not confirmed, and how far the confirmations reach without
 //! a gap: the cursor.
+//!
+//! It holds what it takes to count them, not the records: one that is wanted again is in the queue until the cursor passes.
 
 use std::collections::VecDeque;
 
 pub(crate) struct Flight {
-    /// In the order of their numbers; `true`: confirmed, or not this destination's.
-    records: VecDeque<(u64, bool)>,
+    /// In the order of their numbers.
+    records: VecDeque<Flying>,
     cursor: u64,
     unconfirmed: usize,
+    bytes: usize,
+}
+
+struct Flying {
+    number: u64,
+    /// Of what was made of it; `None`: confirmed, or not this destination's.
+    bytes: Option<usize>,
 }
 
 impl Flight {
@@ -16,6 +25,7 @@ impl Flight {
             records: VecDeque::new(),
             cursor,
             unconfirmed: 0,
+            bytes: 0,
         }
     }
 
@@ -29,34 +39,61 @@ impl Flight {
         self.unconfirmed
     }
 
-    /// A record that is being handed over.
-    pub(crate) fn sent(&mut self, number: u64) {
-        self.records.push_back((number, false));
-        self.unconfirmed += 1;
+    /// Bytes of what was made of those.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Numbers before `end` that are not this destination's, or hold no record.
+    /// The last one of those.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        let newest = self.records.iter().rev().find(|record| record.bytes.is_some());
+        newest.map(|record| record.number)
+    }
+
+    /// A record that has been handed over.
+    pub(crate) fn sent(&mut self, number: u64, bytes: usize) {
+        self.records.push_back(Flying {
+            number,
+            bytes: Some(bytes),
+        });
+        self.unconfirmed += 1;
+        self.bytes += bytes;
+    }
+
+    /// Numbers before `end` that are not this destination's, hold no record, or are durably in its dead letters.
     pub(crate) fn pass(&mut self, end: u64) {
         match self.records.back_mut() {
             None => self.cursor = self.cursor.max(end),
-            Some((last, true)) => *last = (*last).max(end - 1),
-            Some((last, false)) if *last < end - 1 => self.records.push_back((end - 1, true)),
+            Some(last) if last.bytes.is_none() => last.number = last.number.max(end - 1),
+            Some(last) if last.number < end - 1 => self.records.push_back(Flying {
+                number: end - 1,
+                bytes: None,
+            }),
             Some(_) => {}
         }
     }
 
-    /// A record that the destination has, or that is durably in its dead letters.
-    pub(crate) fn confirm(&mut self, number: u64) {
-        let at = self.records.partition_point(|(sent, _)| *sent < number);
-        let Some((_, done @ false)) = self.records.get_mut(at).filter(|(sent, _)| *sent == number) else {
-            return;
-        };
-        *done = true;
+    /// Whether a record is on its way.
+    pub(crate) fn holds(&self, number: u64) -> bool {
+        self.at(number).is_some()
+    }
+
+    /// A record that the destination has, or that is durably in its dead letters. Returns its bytes, if it was on its way.
+    pub(crate) fn confirm(&mut self, number: u64) -> Option<usize> {
+        let at = self.at(number)?;
+        let bytes = self.records.get_mut(at)?.bytes.take()?;
         self.unconfirmed -= 1;
-        while let Some((number, true)) = self.records.front() {
-            self.cursor = number + 1;
-            self.records.pop_front();
+        self.bytes -= bytes;
+        while let Some(passed) = self.records.pop_front_if(|record| record.bytes.is_none()) {
+            self.cursor = passed.number + 1;
         }
+        Some(bytes)
+    }
+
+    fn at(&self, number: u64) -> Option<usize> {
+        let at = self.records.partition_point(|record| record.number < number);
+        let record = self.records.get(at)?;
+        (record.number == number && record.bytes.is_some()).then_some(at)
     }
 }
 
@@ -67,14 +104,12 @@ mod tests {
     #[test]
     fn the_cursor_moves_only_over_contiguous_confirmations() {
         let mut flight = Flight::new(10);
-        (10..15).for_each(|number| flight.sent(number));
-        flight.confirm(11);
-        flight.confirm(12);
-        assert_eq!((flight.cursor(), flight.unconfirmed()), (10, 3));
-        flight.confirm(10);
-        assert_eq!((flight.cursor(), flight.unconfirmed()), (13, 2));
-        flight.confirm(12);
-        flight.confirm(99);
+        (10..15).for_each(|number| flight.sent(number, 7));
+        assert_eq!((flight.confirm(11), flight.confirm(12)), (Some(7), Some(7)));
+        assert_eq!((flight.cursor(), flight.unconfirmed(), flight.bytes()), (10, 3, 21));
+        assert_eq!(flight.confirm(10), Some(7));
+        assert_eq!((flight.cursor(), flight.unconfirmed(), flight.bytes()), (13, 2, 14));
+        assert_eq!((flight.confirm(12), flight.confirm(99)), (None, None));
         assert_eq!(
             (flight.cursor(), flight.unconfirmed()),
             (13, 2),
@@ -83,19 +118,30 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_on_its_way_is_the_last_that_is_not_confirmed() {
+        let mut flight = Flight::new(0);
+        assert_eq!(flight.newest(), None);
+        (0..3).for_each(|number| flight.sent(number, 7));
+        flight.pass(9);
+        flight.confirm(2);
+        assert_eq!(flight.newest(), Some(1));
+        assert!(flight.holds(1) && !flight.holds(2) && !flight.holds(8));
+    }
+
+    #[test]
     fn what_is_not_routed_is_passed_when_everything_before_it_is_confirmed() {
         let mut flight = Flight::new(0);
         flight.pass(3);
         assert_eq!(flight.cursor(), 3);
-        flight.sent(3);
+        flight.sent(3, 7);
         flight.pass(5);
         flight.pass(6);
-        flight.sent(6);
+        flight.sent(6, 7);
         flight.pass(20);
         assert_eq!(flight.cursor(), 3);
-        flight.confirm(3);
+        assert_eq!(flight.confirm(3), Some(7));
         assert_eq!(flight.cursor(), 6);
-        flight.confirm(6);
+        assert_eq!(flight.confirm(6), Some(7));
         assert_eq!((flight.cursor(), flight.unconfirmed()), (20, 0));
     }
 }

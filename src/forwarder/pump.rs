@@ -191,6 +191,7 @@ impl Pump {
         }
     }
 
+    /// Keeps a record that the destination will never take as a dead letter, durably.
     pub(super) async fn give_up(&self, queued: &Queued, reason: &str) -> Result<(), End> {
         let record = &queued.record;
         tracing::warn!(destination = %self.name, vin = %record.vin, record_type = %record.record_type,
@@ -213,6 +214,19 @@ impl Pump {
         self.status.refused();
         let stored = self.queue.submitter().store(Item::DeadLetter(letter)).await;
         stored.map_err(|refusal| End::Lost(format!("a dead letter cannot be stored: {refusal}")))
+    }
+
+    /// The same for a record that was handed over: nobody keeps it meanwhile, and it is read anew.
+    pub(super) async fn give_up_sent(&self, number: u64, reason: &str) -> Result<(), End> {
+        match self.queue.record(&self.name, number).await {
+            Ok(Some(queued)) => self.give_up(&queued, reason).await,
+            Ok(None) => {
+                tracing::warn!(destination = %self.name, number, reason,
+                    "record refused for good, and the queue has it no longer: no dead letter is kept of it");
+                Ok(())
+            }
+            Err(error) => Err(End::Lost(format!("the queue cannot be read: {error}"))),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,15 +39,6 @@ pub(super) struct Transfer<'a> {
     read: VecDeque<Queued>,
     /// One more than the last number that was read.
     read_end: u64,
-    /// Handed over, not confirmed; in the order of their numbers.
-    sent: VecDeque<Sent>,
-    sent_bytes: usize,
-}
-
-struct Sent {
-    queued: Queued,
-    /// Of what was made of it.
-    bytes: usize,
 }
 
 impl<'a> Transfer<'a> {
@@ -60,8 +50,6 @@ impl<'a> Transfer<'a> {
             flight: Flight::new(cursor),
             read: VecDeque::new(),
             read_end: cursor,
-            sent: VecDeque::new(),
-            sent_bytes: 0,
         }
     }
 
@@ -187,7 +175,11 @@ impl<'a> Transfer<'a> {
                 self.read.pop_front();
                 continue;
             }
-            if self.course.flow.is_enough(self.flight.unconfirmed(), self.sent_bytes) {
+            if self
+                .course
+                .flow
+                .is_enough(self.flight.unconfirmed(), self.flight.bytes())
+            {
                 return Ok(None);
             }
             let now = Instant::now();
@@ -200,37 +192,26 @@ impl<'a> Transfer<'a> {
             if handed % AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
-            let Some(mut queued) = self.read.pop_front() else {
+            let Some(queued) = self.read.pop_front() else {
                 continue;
             };
-            // A slice would keep the whole chunk that it was read with for as long as the record is in flight.
-            queued.record.payload = Bytes::copy_from_slice(&queued.record.payload);
-            queued.record.txid = Bytes::copy_from_slice(&queued.record.txid);
             let taken = match self.rules.payload(&queued.record) {
                 Ok(None) => {
                     self.flight.pass(number + 1);
                     continue;
                 }
-                Ok(Some(payload)) => {
-                    self.flight.sent(number);
-                    session.send(&queued, payload)
-                }
-                Err(reason) => {
-                    self.flight.sent(number);
-                    Err(Rejected::ForGood(reason))
-                }
+                Ok(Some(payload)) => session.send(&queued, payload),
+                Err(reason) => Err(Rejected::ForGood(reason)),
             };
             match taken {
                 Ok(taken) => {
                     self.course.flow.spend(taken.bytes, now);
                     self.pump.status.sent(taken.bytes, taken.inexpressible);
-                    let bytes = taken.bytes;
-                    self.sent_bytes += bytes;
-                    self.sent.push_back(Sent { queued, bytes });
+                    self.flight.sent(number, taken.bytes);
                 }
                 Err(Rejected::ForGood(reason)) => {
                     self.pump.give_up(&queued, &reason).await?;
-                    self.flight.confirm(number);
+                    self.flight.pass(number + 1);
                 }
                 Err(Rejected::SessionLost(reason)) => return Err(End::Lost(reason)),
             }
@@ -240,27 +221,19 @@ impl<'a> Transfer<'a> {
 
     async fn settle(&mut self, confirmation: Confirmation) -> Result<(), End> {
         let Confirmation { number, outcome } = confirmation;
-        let at = self.sent.partition_point(|sent| sent.queued.id.number < number);
-        if self.sent.get(at).is_none_or(|sent| sent.queued.id.number != number) {
-            return Ok(());
-        }
         match outcome {
             Outcome::Delivered => {
-                if let Some(sent) = self.sent.remove(at) {
-                    self.sent_bytes -= sent.bytes;
-                    self.pump.status.confirmed(sent.bytes);
+                if let Some(bytes) = self.flight.confirm(number) {
+                    self.pump.status.confirmed(bytes);
                 }
-                self.flight.confirm(number);
                 if self.course.suspect == Some(number) {
                     self.course.suspect = None;
                 }
                 Ok(())
             }
+            _ if !self.flight.holds(number) => Ok(()),
             Outcome::Refused(reason) if self.flight.unconfirmed() == 1 => {
-                if let Some(sent) = self.sent.remove(at) {
-                    self.sent_bytes -= sent.bytes;
-                    self.pump.give_up(&sent.queued, &reason).await?;
-                }
+                self.pump.give_up_sent(number, &reason).await?;
                 self.flight.confirm(number);
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Again)
@@ -274,7 +247,7 @@ impl<'a> Transfer<'a> {
             Outcome::Refused(_) => {
                 // Perhaps only because of its company: a Kafka batch is refused as a whole. All that was on the way with
                 // it is tried alone, or a destination that takes no batch of this size would have a session for each.
-                self.course.suspect = self.sent.back().map(|sent| sent.queued.id.number);
+                self.course.suspect = self.flight.newest();
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Again)
             }

@@ -265,6 +265,14 @@ impl Queue {
         Reader::new(Arc::clone(&self.0), destination, self.cursor(destination))
     }
 
+    /// A record that a destination's cursor has not passed. `None`: it was erased, dropped, or cannot be read any more.
+    pub async fn record(&self, destination: &str, number: u64) -> Result<Option<Queued>, ReadError> {
+        let mut reader = Reader::new(Arc::clone(&self.0), destination, number);
+        // As little as is read at all: the chunk that holds it.
+        let batch = reader.next(1).await?;
+        Ok(batch.records.into_iter().find(|queued| queued.id.number == number))
+    }
+
     /// Moves a destination's cursor: everything before `next` is confirmed by it, durably in its dead letters, or not
     /// routed to it.
     pub fn advance(&self, destination: &str, next: u64) {
