@@ -166,3 +166,24 @@ async fn what_is_no_record_or_nobodys_stays() {
     drop(reader);
     tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_record_is_read_again_by_its_number_until_it_is_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    queue.register("cloud", true);
+    let mut submitter = queue.submitter();
+    for number in 0..20 {
+        submitter.store(Item::Record(fixture::record(number))).await.unwrap();
+    }
+    for number in [0, 7, 19] {
+        let found = queue.record("cloud", number).await.unwrap().unwrap();
+        assert_eq!((found.id.number, found.record), (number, fixture::record(number)));
+    }
+    let vin = fixture::record(7).vin;
+    assert!(queue.purge(&vin).await.unwrap().records > 0);
+    assert!(queue.record("cloud", 7).await.unwrap().is_none());
+    assert!(queue.record("cloud", 20).await.unwrap().is_none(), "not there yet");
+    drop(submitter);
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+}
