@@ -87,6 +87,7 @@ pub(crate) fn run_bare(address: &str) {
         ("acks", "all"),
         ("enable.gapless.guarantee", "true"),
         ("message.timeout.ms", "0"),
+        ("linger.ms", "1"),
         ("queue.buffering.max.messages", "20000"),
         ("queue.buffering.max.kbytes", "32768"),
     ] {

@@ -12,10 +12,9 @@ use futures_util::future::BoxFuture;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::kafka_client::{Context, Report, Said, Settings};
+use super::kafka_client::{Context, Report, Reports, Said, Settings};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
@@ -28,9 +27,12 @@ pub struct Kafka {
     said: Arc<Said>,
 }
 
-/// Records and bytes in flight.
-pub(super) const WINDOW_RECORDS: usize = 10_000;
-pub(super) const WINDOW_BYTES: usize = 8 << 20;
+/// Bytes in flight, as librdkafka keeps them. What is more than this only grows cold before it is sent.
+const WINDOW_BYTES: usize = 2 << 20;
+/// What it keeps of a record beside payload and transaction id: the message itself, and each header by itself.
+const OVERHEAD: usize = 1 << 10;
+/// No more records than this are in flight, however small they are.
+pub(super) const WINDOW_RECORDS: usize = WINDOW_BYTES / OVERHEAD;
 /// So long nothing of what is in flight is confirmed before that is told. librdkafka's own word comes with its timeout,
 /// after a minute, and a broker that hangs keeps its connections.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -53,9 +55,8 @@ impl Kafka {
 impl Destination for Kafka {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
-            // A report for every record in flight, and the troubles beside them.
-            let (reports, heard) = mpsc::channel(2 * WINDOW_RECORDS);
-            let context = Context::new(&self.name, reports, Arc::clone(&self.said));
+            let reports = Arc::new(Reports::default());
+            let context = Context::new(&self.name, Arc::clone(&reports), Arc::clone(&self.said));
             let client = self.client.with_secrets().map_err(SessionError)?;
             let producer = client
                 .create_with_context(context)
@@ -63,7 +64,7 @@ impl Destination for Kafka {
             let session: Box<dyn Session> = Box::new(Producing {
                 namespace: self.namespace.clone(),
                 producer,
-                heard,
+                reports,
                 fatal: None,
                 records: 0,
                 bytes: 0,
@@ -78,7 +79,7 @@ impl Destination for Kafka {
 struct Producing {
     namespace: String,
     producer: ThreadedProducer<Context>,
-    heard: mpsc::Receiver<Report>,
+    reports: Arc<Reports>,
     /// The fatal error, and until when the last reports are waited for.
     fatal: Option<(String, Instant)>,
     records: usize,
@@ -96,7 +97,7 @@ impl Session for Producing {
     }
 
     fn has_room(&self) -> bool {
-        self.fatal.is_none() && self.records < WINDOW_RECORDS && self.bytes < WINDOW_BYTES
+        self.fatal.is_none() && self.bytes < WINDOW_BYTES
     }
 
     fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
@@ -105,7 +106,7 @@ impl Session for Producing {
         if let Some(reason) = unusable(&topic) {
             return Err(Rejected::ForGood(reason));
         }
-        let bytes = payload.len() + record.txid.len() + 512;
+        let bytes = payload.len() + record.txid.len() + OVERHEAD;
         let message = BaseRecord::with_opaque_to(&topic, Box::new((queued.id.number, bytes)))
             .key(&*record.vin)
             .payload(&*payload)
@@ -141,12 +142,11 @@ impl Session for Producing {
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
             loop {
-                let mut reports = Vec::new();
-                let some = self.heard.recv_many(&mut reports, WINDOW_RECORDS);
-                let heard = match &self.fatal {
+                let some = self.reports.next();
+                let reports = match &self.fatal {
                     None if self.records == 0 || self.trouble => some.await,
                     None => match tokio::time::timeout_at(self.heard_at + SILENCE, some).await {
-                        Ok(heard) => heard,
+                        Ok(reports) => reports,
                         Err(_) => {
                             self.trouble = true;
                             return Ok(silence());
@@ -156,9 +156,6 @@ impl Session for Producing {
                         .await
                         .map_err(|_| SessionError(reason.clone()))?,
                 };
-                if heard == 0 {
-                    return Err(SessionError("the producer has ended".to_owned()));
-                }
                 let mut news = News::default();
                 for report in reports {
                     match report {

@@ -12,10 +12,10 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use super::Outcome;
-use super::kafka::{WINDOW_BYTES, WINDOW_RECORDS};
+use super::kafka::WINDOW_RECORDS;
 use crate::config::{self, kafka_properties, secret};
 
 /// Different troubles that are told in one outage.
@@ -38,6 +38,10 @@ impl Settings {
         // Thousands of gateways come back to a cluster at once. librdkafka spreads their tries over this time, and cuts
         // the spread off at it: its own 10 s make them a crowd.
         client.set("reconnect.backoff.max.ms", "60000");
+        // A backlog fills batches by itself; 5 ms, librdkafka's own, would be a good part of what the window is there for.
+        if !config.properties.contains_key("queue.buffering.max.ms") {
+            client.set("linger.ms", "1");
+        }
         for (key, value) in &config.properties {
             client.set(key, value);
         }
@@ -47,9 +51,9 @@ impl Settings {
         client.set("enable.gapless.guarantee", "true");
         // For ever: what is not delivered is kept in the queue, and only the broker's word ends a try.
         client.set("message.timeout.ms", "0");
-        // The window is the bound.
+        // The window is the bound, and beside it there is to be room for a record of any size.
         client.set("queue.buffering.max.messages", (2 * WINDOW_RECORDS).to_string());
-        client.set("queue.buffering.max.kbytes", (4 * WINDOW_BYTES / 1024).to_string());
+        client.set("queue.buffering.max.kbytes", "32768");
         if !config.properties.contains_key("log_level") {
             client.set_log_level(RDKafkaLogLevel::Warning);
         }
@@ -169,6 +173,46 @@ pub(super) enum Report {
     Trouble(String),
 }
 
+/// What was said and has not been listened to.
+#[derive(Default)]
+pub(super) struct Reports {
+    waiting: Mutex<Vec<Report>>,
+    first: Notify,
+}
+
+/// Reports come one by one, and many: who listens is woken for the first, and takes those that come meanwhile with it.
+const MEANWHILE: Duration = Duration::from_micros(500);
+
+impl Reports {
+    /// All that are there, once one is. Cancel-safe.
+    pub(super) async fn next(&self) -> Vec<Report> {
+        loop {
+            let reports = std::mem::take(&mut *self.lock());
+            if !reports.is_empty() {
+                return reports;
+            }
+            self.first.notified().await;
+            tokio::time::sleep(MEANWHILE).await;
+        }
+    }
+
+    fn say(&self, report: Report) {
+        let mut waiting = self.lock();
+        // One for each record in flight, and troubles beside them. Full only when the session has ended; then nobody asks
+        // any more.
+        if waiting.len() < 2 * WINDOW_RECORDS {
+            waiting.push(report);
+        }
+        if waiting.len() == 1 {
+            self.first.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Report>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// librdkafka repeats itself on every try, and every session begins with the same: what has been said is not said again
 /// until the outage is over, or much else has been said.
 #[derive(Default)]
@@ -190,7 +234,7 @@ impl Said {
 /// Where a producer's words go.
 pub(super) struct Context {
     destination: String,
-    reports: mpsc::Sender<Report>,
+    reports: Arc<Reports>,
     said: Arc<Said>,
     outage: Mutex<Outage>,
 }
@@ -211,7 +255,7 @@ struct Failure {
 }
 
 impl Context {
-    pub(super) fn new(destination: &str, reports: mpsc::Sender<Report>, said: Arc<Said>) -> Self {
+    pub(super) fn new(destination: &str, reports: Arc<Reports>, said: Arc<Said>) -> Self {
         Self {
             destination: destination.to_owned(),
             reports,
@@ -253,7 +297,7 @@ impl ClientContext for Context {
         let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match code {
             Some(RDKafkaErrorCode::Fatal) => {
-                drop(self.reports.try_send(Report::Fatal(with_advice(reason))));
+                self.reports.say(Report::Fatal(with_advice(reason)));
                 return;
             }
             // Said once, before it is clear what is wrong: from here on, what each broker's failures say counts.
@@ -282,8 +326,7 @@ impl ClientContext for Context {
         } else {
             return;
         };
-        // Full or closed only when the session has ended; then nobody asks any more.
-        drop(self.reports.try_send(report));
+        self.reports.say(report);
     }
 }
 
@@ -304,7 +347,7 @@ impl ProducerContext for Context {
                 *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Outage::default();
             }
         }
-        drop(self.reports.try_send(Report::Delivery { number, bytes, outcome }));
+        self.reports.say(Report::Delivery { number, bytes, outcome });
     }
 }
 
