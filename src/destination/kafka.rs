@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
+use rustix::process::setpriority_process;
 use tokio::time::Instant;
 
 use super::kafka_client::{Context, Report, Reports, Said, Settings};
@@ -33,6 +35,8 @@ const WINDOW_BYTES: usize = 2 << 20;
 const OVERHEAD: usize = 1 << 10;
 /// No more records than this are in flight, however small they are.
 pub(super) const WINDOW_RECORDS: usize = WINDOW_BYTES / OVERHEAD;
+/// How much the threads of librdkafka give way to the gateway's own: vehicles and live feeds go before a backlog.
+const NICENESS: i32 = 10;
 /// So long nothing of what is in flight is confirmed before that is told. librdkafka's own word comes with its timeout,
 /// after a minute, and a broker that hangs keeps its connections.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -58,9 +62,9 @@ impl Destination for Kafka {
             let reports = Arc::new(Reports::default());
             let context = Context::new(&self.name, Arc::clone(&reports), Arc::clone(&self.said));
             let client = self.client.with_secrets().map_err(SessionError)?;
-            let producer = client
-                .create_with_context(context)
-                .map_err(|error| SessionError(format!("cannot make a producer: {error}")))?;
+            let producer = tokio::task::spawn_blocking(move || producer(&client, context)).await;
+            let producer =
+                producer.map_err(|error| SessionError(format!("no thread to make a producer: {error}")))??;
             let session: Box<dyn Session> = Box::new(Producing {
                 namespace: self.namespace.clone(),
                 producer,
@@ -74,6 +78,19 @@ impl Destination for Kafka {
             Ok(session)
         })
     }
+}
+
+/// Made by a thread that is made for it, because librdkafka's take over its niceness.
+fn producer(client: &ClientConfig, context: Context) -> Result<ThreadedProducer<Context>, SessionError> {
+    let nicely = || {
+        if let Err(error) = setpriority_process(None, NICENESS) {
+            tracing::debug!(%error, "librdkafka's threads do not give way to others");
+        }
+        client.create_with_context(context)
+    };
+    let made = std::thread::scope(|scope| scope.spawn(nicely).join());
+    let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    made.map_err(|error| SessionError(format!("cannot make a producer: {error}")))
 }
 
 struct Producing {
