@@ -1,12 +1,16 @@
 //! The queue's promises, through its public face: order, numbers, cursors, space, and what a crash leaves behind.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/fixture.rs"]
+mod fixture;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fixture::copy;
 use waystation::queue::{
     DeadLetter, InspectError, Item, OpenError, Queue, Queued, Refusal, Settings, Step, Submitter, WhenFull,
     WriterThread, walk_dead_letters,
@@ -81,21 +85,10 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(dir.join("segments"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "redb"))
         .collect();
     paths.sort();
     paths
-}
-
-/// What a crash leaves: the files as they are while the writer has them open.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to.join(entry.file_name())),
-            false => drop(fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
-        }
-    }
 }
 
 #[tokio::test]

@@ -127,9 +127,9 @@ impl DeadLetters {
         };
         let segment_bytes = (self.max_bytes / 8).max(MIN_SEGMENT);
         // They go by space, never by age.
-        self.segments.append(&[chunk], self.queue, segment_bytes, 0)?;
-        self.next = end;
-        Ok(())
+        let appended = self.segments.append(&[chunk], self.queue, segment_bytes, 0);
+        self.next = self.next.max(self.segments.used());
+        appended
     }
 
     fn drop_oldest(&mut self, coming: u64) -> Result<(), SegmentsError> {
@@ -149,6 +149,6 @@ impl DeadLetters {
     }
 
     pub(crate) fn close(&mut self) -> Result<(), SegmentsError> {
-        self.segments.seal()
+        self.segments.put_away()
     }
 }

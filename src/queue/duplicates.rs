@@ -93,6 +93,8 @@ impl Duplicates {
         if self.known.limit() == 0 {
             return fresh;
         }
+        self.known
+            .fetch(batch.iter().filter_map(|submission| submission.fingerprint));
         for submission in batch {
             let Some(fingerprint) = submission.fingerprint else {
                 continue;

@@ -12,6 +12,7 @@ use super::Queued;
 use super::cursor::{CursorFile, Saved};
 use super::dead_letters::{self, DeadLetter};
 use super::inspect::{InspectError, firsts};
+use super::journal;
 use super::meta::{Meta, file_name};
 use super::real_disk::RealDisk;
 use super::salvage::Salvage;
@@ -156,15 +157,20 @@ fn walk_in<T, E: From<InspectError>>(
     if wanted.start > 0 && wanted.start < begin {
         visit(Step::Gone(wanted.start..begin))?;
     }
+    let queue = saved
+        .map(|saved| saved.queue)
+        .or_else(|| files.iter().rev().find_map(|file| Some(file.meta?.queue)));
+    let folder = span.dir.join(span.folder);
+    let journal = journal::look_through(span.disk, &folder, queue, needed.end).map_err(InspectError::from)?;
+    let (queue, journal) = (queue.or(journal.queue), journal.records);
     let mut walk = Walk {
         disk: span.disk,
         decode,
-        queue: saved
-            .map(|saved| saved.queue)
-            .or_else(|| files.iter().rev().find_map(|file| Some(file.meta?.queue))),
+        queue,
         end: 0,
         bound: 0,
-        known: needed.end,
+        // What is in the journal need not be in a segment.
+        known: journal.reaches_back(needed.end),
         numbers: wanted.clone(),
     };
     for (at, file) in files.iter().enumerate() {
@@ -179,6 +185,10 @@ fn walk_in<T, E: From<InspectError>>(
         }
         visit(Step::Segment(at + 1, files.len()))?;
     }
+    walk.bound = u64::MAX;
+    walk.end = walk.end.max(wanted.start);
+    let journal = journal.beyond(walk.end);
+    walk.intact(&folder.join(journal::NAME), &journal, "no segment holds them", visit)?;
     walk.missing(walk.end.max(needed.start)..needed.end, "no segment holds them", visit)
 }
 
@@ -258,22 +268,35 @@ impl<T> Walk<'_, T> {
         };
         let wanted = self.end..self.bound.min(self.numbers.end);
         let salvage = Salvage::of(self.disk, path, queue, wanted).map_err(InspectError::from)?;
-        if salvage.end().is_some() {
-            let file = self.disk.open(path, Access::Read).map_err(failed("open", path));
-            let file = file.map_err(InspectError::from)?;
-            loop {
-                let chunks = salvage.read(&*file, self.end, READ).map_err(failed("read", path));
-                let chunks = chunks.map_err(InspectError::from)?;
-                if chunks.is_empty() {
-                    break;
-                }
-                for raw in chunks {
-                    self.missing(self.end..raw.first, &why, visit)?;
-                    self.chunk(raw, queue, visit)?;
-                }
+        self.intact(path, &salvage, &why, visit)?;
+        self.missing(self.end..self.expected(), &why, visit)
+    }
+
+    /// What was found in a file from here on, and what is missing in between.
+    fn intact<E: From<InspectError>>(
+        &mut self,
+        path: &Path,
+        found: &Salvage,
+        why: &str,
+        visit: &mut impl FnMut(Step<T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (Some(queue), Some(_)) = (self.queue, found.end()) else {
+            return Ok(());
+        };
+        let file = self.disk.open(path, Access::Read).map_err(failed("open", path));
+        let file = file.map_err(InspectError::from)?;
+        while self.end < self.numbers.end {
+            let chunks = found.read(&*file, self.end, READ).map_err(failed("read", path));
+            let chunks = chunks.map_err(InspectError::from)?;
+            if chunks.is_empty() {
+                break;
+            }
+            for raw in chunks {
+                self.missing(self.end..raw.first, why, visit)?;
+                self.chunk(raw, queue, visit)?;
             }
         }
-        self.missing(self.end..self.expected(), &why, visit)
+        Ok(())
     }
 
     fn chunk<E>(

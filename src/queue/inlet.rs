@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::dead_letters::DeadLetter;
 use super::duplicates::Fingerprints;
+use super::journal::SMALL;
 use super::orders::Given;
 use super::pace::Pace;
 use crate::record::Record;
@@ -119,6 +120,11 @@ const ROOM: usize = 32 << 20;
 /// With this much waiting a commit is not delayed.
 const ENOUGH: usize = 32;
 const ENOUGH_BYTES: usize = 64 << 10;
+/// A commit that is too large for the journal costs redb's own pages besides. It waits so long for more records, for as
+/// long as they keep coming, until those pages hardly count.
+const GATHERED: Duration = Duration::from_millis(4);
+const LARGE: usize = 512 << 10;
+
 impl Inlet {
     pub(crate) fn new(fingerprints: Fingerprints) -> Self {
         Self {
@@ -161,6 +167,14 @@ impl Inlet {
                 break;
             }
             waiting = self.wait(waiting, ready - now);
+        }
+        let gathered = Instant::now() + GATHERED;
+        while waiting.bytes > SMALL && waiting.bytes < LARGE && !waiting.closing && !waiting.urgent {
+            let before = waiting.bytes;
+            waiting = self.wait(waiting, GATHERED / 4);
+            if waiting.bytes == before || Instant::now() >= gathered {
+                break;
+            }
         }
         let mut batch = Vec::new();
         let mut bytes = 0;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::backlog;
 use super::cursor::CursorFile;
+use super::journal;
 use super::lost::Lost;
 use super::meta::{self, Meta, file_name};
 use super::real_disk::{self, RealDisk};
@@ -34,6 +35,9 @@ pub enum InspectError {
     /// The file system refused.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The journal is a newer build's.
+    #[error(transparent)]
+    Journal(#[from] SegmentError),
 }
 
 /// One segment.
@@ -107,6 +111,13 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
             .find_map(|path| Some(SealedSegment::open(&disk, &path).ok()?.meta.queue))
     });
 
+    // Before the segments: what goes from here to there meanwhile is seen twice, and not missed.
+    let folder = dir.join("segments");
+    let journal = journal::look_through(&disk, &folder, look.queue, look.committed)?;
+    look.queue = look.queue.or(journal.queue);
+    let journal = journal.records;
+    look.committed = journal.reaches_back(look.committed);
+
     let mut segments = Vec::new();
     for (at, first) in firsts.iter().enumerate() {
         let path = dir.join("segments").join(file_name(*first));
@@ -130,6 +141,7 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
         });
         progress(at + 1, firsts.len());
     }
+    segments.extend(look.journal(&disk, &folder.join(journal::NAME), journal)?);
     let (skipped, committed) = saved
         .as_ref()
         .map_or((Vec::new(), 0), |saved| (saved.skipped.clone(), saved.committed));
@@ -146,7 +158,7 @@ pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize))
         let place = Place {
             cursor,
             backlog: backlog(cursor, first, look.end, &skipped),
-            oldest: received_at(&disk, &segments, cursor.max(first)),
+            oldest: received_at(&disk, &segments, look.queue, cursor.max(first)),
         };
         (name, place)
     });
@@ -236,6 +248,28 @@ impl Look {
         Ok((oldest, Some(fault)))
     }
 
+    /// Looks at what is in the journal and in no segment.
+    fn journal(&mut self, disk: &dyn Disk, path: &Path, found: Salvage) -> Result<Option<SegmentReport>, StorageError> {
+        let found = found.beyond(self.end);
+        let (Some(queue), Some(first), Some(end)) = (self.queue, found.first(), found.end()) else {
+            return Ok(None);
+        };
+        let first = first.max(self.end);
+        self.missing.extend(found.missing(self.end, end));
+        (self.end, self.records) = (end, self.records + found.records());
+        let chunks = disk
+            .open(path, Access::Read)
+            .and_then(|file| found.read(&*file, first, 1));
+        let oldest = chunks.ok().and_then(|chunks| received(chunks.first()?, queue, first));
+        Ok(Some(SegmentReport {
+            path: path.to_owned(),
+            first,
+            disk_bytes: storage::used(disk, path)?,
+            oldest,
+            fault: None,
+        }))
+    }
+
     /// Reads a segment by its rows. Fails unless they are intact and without a gap, as far as they are looked at.
     fn rows(&self, disk: &dyn Disk, path: &Path, first: u64, end: Option<u64>) -> Result<Rows, SegmentError> {
         let sealed = SealedSegment::open(disk, path)?;
@@ -281,12 +315,19 @@ struct Rows {
 }
 
 /// When the record with a number was received.
-fn received_at(disk: &dyn Disk, segments: &[SegmentReport], number: u64) -> Option<u64> {
+fn received_at(disk: &dyn Disk, segments: &[SegmentReport], queue: Option<QueueId>, number: u64) -> Option<u64> {
     let holder = segments.iter().rev().find(|segment| segment.first <= number)?;
-    let sealed = SealedSegment::open(disk, &holder.path).ok()?;
-    let chunks = sealed.read(number, 1).ok()?;
+    let chunks = match SealedSegment::open(disk, &holder.path) {
+        Ok(sealed) => sealed.read(number, 1).ok()?,
+        // Damaged, or the journal.
+        Err(_) => {
+            let found = Salvage::of(disk, &holder.path, queue?, number..u64::MAX).ok()?;
+            let file = disk.open(&holder.path, Access::Read).ok()?;
+            found.read(&*file, number, 1).ok()?
+        }
+    };
     let raw = chunks.first()?;
-    received(raw, sealed.meta.queue, number.max(raw.first))
+    received(raw, queue?, number.max(raw.first))
 }
 
 fn received(raw: &RawChunk, queue: QueueId, wanted: u64) -> Option<u64> {

@@ -3,6 +3,7 @@
 //! `writer` is the only thread that writes; `inlet` is what senders see of it, `reader` what destinations see. The
 //! rules are in `docs/design.md`; the files of this folder each keep one of them.
 
+mod append;
 mod backend;
 mod chunks;
 mod cursor;
@@ -15,6 +16,7 @@ mod heartbeat;
 mod import;
 mod inlet;
 mod inspect;
+mod journal;
 mod lost;
 mod meta;
 mod misplaced;

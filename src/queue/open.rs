@@ -162,6 +162,7 @@ impl Queue {
             duplicates,
             next,
             no_space: None,
+            plenty: None,
             started: Instant::now(),
             ran_before,
         };

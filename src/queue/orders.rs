@@ -118,7 +118,7 @@ impl Writer {
     }
 
     fn seal(&mut self) -> Result<Sealed, WriterError> {
-        self.shared.segments.seal()?;
+        self.shared.segments.put_away()?;
         self.dead_letters.close()?;
         Ok(Sealed {
             records: self.shared.segments.end(),

@@ -4,7 +4,7 @@
 //! A segment is unlinked only after the cursors that permit it are on the disk.
 
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::WhenFull;
 use super::writer::{Writer, WriterError};
@@ -13,6 +13,9 @@ use super::writer::{Writer, WriterError};
 const COMMIT_OVERHEAD: u64 = 128 << 10;
 /// Bytes that the disk has free beyond the floor before a full queue takes records again.
 const LOW_WATER: u64 = 1 << 20;
+/// With so much more free than is needed the disk is not asked again for a while.
+const PLENTY: u64 = 1 << 30;
+const PLENTY_LASTS: Duration = Duration::from_millis(100);
 /// When space was lacking though the disk said that it is there (a quota), it is tried again after so long.
 const NO_SPACE_RETRY: Duration = Duration::from_secs(10);
 
@@ -69,12 +72,16 @@ impl Writer {
     }
 
     /// Why there is no room for so many bytes within the limit, and so many on the disk.
-    fn lacks(&self, within: u64, on_disk: u64) -> Option<String> {
+    fn lacks(&mut self, within: u64, on_disk: u64) -> Option<String> {
         let (used, limit) = (self.shared.segments.disk_bytes(), self.settings.max_bytes);
         if used + within > limit {
             return Some(format!("{used} of the {limit} bytes of queue.max_bytes are in use"));
         }
+        if self.plenty.is_some_and(|asked| asked.elapsed() < PLENTY_LASTS) {
+            return None;
+        }
         let (free, floor) = (self.free(), self.settings.keep_free);
+        self.plenty = (free > floor.saturating_add(on_disk + PLENTY)).then(Instant::now);
         (free < floor.saturating_add(on_disk))
             .then(|| format!("the disk has {free} bytes free, and queue.keep_free is {floor}"))
     }

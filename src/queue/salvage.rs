@@ -120,6 +120,28 @@ impl Salvage {
         self.runs.last_key_value().map(|(_, run)| run.end)
     }
 
+    /// The number from which on every record up to `end` is here; `end` itself when the last of them is not.
+    pub(crate) fn reaches_back(&self, end: u64) -> u64 {
+        let mut at = end;
+        while let Some((first, _)) = self.runs.range(..at).next_back().filter(|(_, run)| run.end >= at) {
+            at = *first;
+        }
+        at
+    }
+
+    /// Without what is before a number.
+    pub(crate) fn beyond(mut self, number: u64) -> Self {
+        self.runs.retain(|_, run| run.end > number);
+        let counts = self.runs.iter().map(|(first, run)| run.end - number.max(*first));
+        self.records = counts.sum();
+        self
+    }
+
+    /// The number of the first of them.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.runs.first_key_value().map(|(first, _)| *first)
+    }
+
     /// The numbers of which there are none, up to `end`.
     pub(crate) fn missing(&self, first: u64, end: u64) -> Vec<Range<u64>> {
         let mut missing = Vec::new();
@@ -153,6 +175,14 @@ impl Salvage {
         }
         Ok(chunks)
     }
+}
+
+/// The beginning of a file, with zeros where it cannot be read.
+pub(super) fn read_readable(file: &dyn DiskFile, at_most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; file.length()?.min(at_most) as usize];
+    let mut source = Source { file, left: UNREADABLE };
+    source.read(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// A file of which parts may be unreadable.

@@ -35,6 +35,28 @@ pub(crate) struct Chunk {
     pub bytes: Bytes,
 }
 
+impl Chunk {
+    /// Without the frames before a number.
+    pub(super) fn starting_at(mut self, number: u64) -> Self {
+        if let Some(before) = number.checked_sub(self.first + 1) {
+            let cut = frame_ends(&self.bytes).get(before as usize).copied();
+            self.bytes = self.bytes.slice(cut.unwrap_or_default()..);
+            self.first = number;
+        }
+        self
+    }
+}
+
+impl From<RawChunk> for Chunk {
+    fn from(raw: RawChunk) -> Self {
+        Self {
+            first: raw.first,
+            end: count_unchecked(&raw),
+            bytes: raw.bytes,
+        }
+    }
+}
+
 /// Why a segment could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
@@ -343,15 +365,20 @@ fn read_chunks(database: &impl ReadableDatabase, from: u64, max_bytes: usize) ->
 
 /// One more than the last number by the frames' lengths alone.
 pub(crate) fn count_unchecked(raw: &RawChunk) -> u64 {
-    let mut rest: &[u8] = &raw.bytes;
-    let mut number = raw.first;
+    raw.first + frame_ends(&raw.bytes).len() as u64
+}
+
+/// Where each frame ends, by their lengths alone.
+pub(super) fn frame_ends(frames: &[u8]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut rest = frames;
     while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        number += 1;
         rest = after
             .get(8 + u32::from_le_bytes(*length) as usize..)
             .unwrap_or_default();
+        ends.push(frames.len() - rest.len());
     }
-    number
+    ends
 }
 
 pub(crate) fn damaged(path: &Path, reason: String) -> SegmentError {

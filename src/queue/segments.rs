@@ -8,11 +8,12 @@ use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use super::journal::Journal;
 use super::meta::{self, Meta};
 use super::quarantine::Quarantine;
 use super::sealed::Damaged;
 pub(crate) use super::sealed::ReadHandle;
-use super::segment::{self, Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError};
+use super::segment::{Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError};
 use super::storage::{self, Disk, StorageError, failed};
 use crate::record::stored::QueueId;
 
@@ -47,6 +48,8 @@ pub(crate) struct Segments {
     pub(super) queue: OnceLock<QueueId>,
     /// Held by the reader that looks through a damaged segment.
     pub(super) salvaging: Mutex<()>,
+    /// The writer's alone.
+    pub(super) journal: Mutex<Option<Journal>>,
 }
 
 #[derive(Default)]
@@ -55,8 +58,14 @@ pub(super) struct Listed {
     pub(super) segments: BTreeMap<u64, u64>,
     /// The one that is appended to, and the bytes put into it.
     pub(super) open: Option<(u64, u64)>,
+    /// Committed in the journal, and in no segment yet: behind all that is in one.
+    pub(super) journaled: Vec<Chunk>,
     /// One more than the last record that can be read.
     pub(super) end: u64,
+    /// One more than the last number that a failed commit may have left in the journal.
+    pub(super) used: u64,
+    /// The running time at the newest commit.
+    pub(super) newest: u64,
     /// Where a read was failed by the disk last, and how often in a row, by first number.
     pub(super) failures: BTreeMap<u64, (u64, u32)>,
     /// Those that are read by what is intact in them.
@@ -66,7 +75,14 @@ pub(super) struct Listed {
     /// How many were rewritten: who has one open from before has the old file.
     pub(super) rewritten: u64,
     /// When each began, in running time, as far as that was asked for; by first number.
-    began: BTreeMap<u64, u64>,
+    pub(super) began: BTreeMap<u64, u64>,
+}
+
+impl Listed {
+    /// One more than the last record that is in a segment.
+    pub(super) fn stored(&self) -> u64 {
+        self.journaled.first().map_or(self.end, |chunk| chunk.first)
+    }
 }
 
 /// What one read gave.
@@ -91,9 +107,17 @@ impl Segments {
         self.lock().end
     }
 
-    /// Number of the first record of the oldest segment.
+    /// Number of the oldest record.
     pub(crate) fn first(&self) -> Option<u64> {
-        self.lock().segments.keys().next().copied()
+        let listed = self.lock();
+        let journaled = listed.journaled.first().map(|chunk| chunk.first);
+        listed.segments.keys().next().copied().or(journaled)
+    }
+
+    /// One more than the last number that may stand for a record.
+    pub(crate) fn used(&self) -> u64 {
+        let listed = self.lock();
+        listed.end.max(listed.used)
     }
 
     /// How many segments there are.
@@ -114,107 +138,6 @@ impl Segments {
             .map_err(failed("ask for the free space of", &self.dir))?)
     }
 
-    /// Commits chunks, in a new segment when the open one has its `segment_bytes`. `Ok` means on the disk. When there is
-    /// no space for them, `end` says afterwards whether they are there all the same.
-    pub(crate) fn append(
-        &self,
-        chunks: &[Chunk],
-        queue: QueueId,
-        segment_bytes: u64,
-        began: u64,
-    ) -> Result<(), SegmentsError> {
-        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
-            return Ok(());
-        };
-        let open = self.lock().open;
-        if open.is_none_or(|(_, written)| written >= segment_bytes) {
-            self.seal()?;
-            let meta = Meta {
-                queue,
-                first: first.first,
-                follows: self.end(),
-                began,
-            };
-            self.queue.get_or_init(|| queue);
-            let created = OpenSegment::create(&*self.disk, &self.dir, meta)?;
-            *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(created);
-            let mut listed = self.lock();
-            listed.open = Some((meta.first, 0));
-            listed.segments.insert(meta.first, 0);
-            listed.began.insert(meta.first, began);
-        }
-        let appended = {
-            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            let open = open
-                .as_ref()
-                .expect("a segment was opened above, and only this thread closes it");
-            open.append(chunks).and_then(|()| Ok(open.used()?))
-        };
-        let used = match appended {
-            Ok(used) => used,
-            Err(error) => {
-                let error = SegmentsError::from(error);
-                // redb writes no more after an error, and what was committed can still be read.
-                if error.is_no_space() {
-                    self.retreat()?;
-                }
-                return Err(error);
-            }
-        };
-        let mut listed = self.lock();
-        if let Some((first, written)) = listed.open.as_mut() {
-            *written += chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
-            let first = *first;
-            listed.segments.insert(first, used);
-        }
-        listed.end = last.end;
-        Ok(())
-    }
-
-    /// After a failed append: lets go of the open segment and takes stock of what the disk has of it. What was
-    /// committed before is there, and perhaps what failed.
-    fn retreat(&self) -> Result<(), SegmentsError> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(abandoned) = open.take() else { return Ok(()) };
-        let (first, path) = (abandoned.meta.first, abandoned.abandon());
-        self.lock().open = None;
-        let (_, end) = segment::settle(&*self.disk, &path)?;
-        if end <= first {
-            self.lock().segments.remove(&first);
-            storage::remove(&*self.disk, &path)?;
-            return Ok(());
-        }
-        let used = storage::used(&*self.disk, &path)?;
-        let mut listed = self.lock();
-        listed.segments.insert(first, used);
-        listed.end = listed.end.max(end);
-        Ok(())
-    }
-
-    /// Closes the open segment and checks it. Readers of it wait meanwhile, and then find it among the sealed.
-    pub(crate) fn seal(&self) -> Result<(), SegmentsError> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(closing) = open.take() else { return Ok(()) };
-        let closed = self.close(closing);
-        // Whatever came of it: readers must not wait for an open segment that is not there.
-        self.lock().open = None;
-        closed
-    }
-
-    fn close(&self, closing: OpenSegment) -> Result<(), SegmentsError> {
-        let (path, first, end) = (closing.path.clone(), closing.meta.first, self.end());
-        if end <= first {
-            drop(closing);
-            self.lock().segments.remove(&first);
-            storage::remove(&*self.disk, &path)?;
-            return Ok(());
-        }
-        closing.seal(&*self.disk, end)?;
-        let used = storage::used(&*self.disk, &path)?;
-        self.lock().segments.insert(first, used);
-        Ok(())
-    }
-
     /// The numbers of the oldest segment that is not appended to: its first, and where the next one begins.
     pub(crate) fn oldest_sealed(&self) -> Option<(u64, u64)> {
         let listed = self.lock();
@@ -226,7 +149,7 @@ impl Segments {
             .segments
             .range((Bound::Excluded(*first), Bound::Unbounded))
             .next();
-        Some((*first, next.map_or(listed.end, |(next, _)| *next)))
+        Some((*first, next.map_or(listed.stored(), |(next, _)| *next)))
     }
 
     /// Bytes on the disk of the segments that hold something from `number` on.
@@ -264,7 +187,7 @@ impl Segments {
             .segments
             .range((Bound::Excluded(*last.0), Bound::Unbounded))
             .next();
-        Some((begin, next.map_or(listed.end, |(next, _)| *next)))
+        Some((begin, next.map_or(listed.stored(), |(next, _)| *next)))
     }
 
     /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the beginning of
@@ -333,6 +256,9 @@ impl Segments {
         handle: &mut ReadHandle,
     ) -> Result<Option<Read>, SegmentsError> {
         loop {
+            if let Some(read) = self.read_journaled(from, max_bytes) {
+                return Ok(Some(read));
+            }
             let Some((first, open, next)) = self.holder(from) else {
                 return Ok(None);
             };
@@ -358,7 +284,10 @@ impl Segments {
                     return Ok(Some(read));
                 }
                 Some(next) => from = from.max(next),
-                None => return Ok(None),
+                None => match self.lock().journaled.first() {
+                    Some(journaled) if journaled.first > from => from = journaled.first,
+                    _ => return Ok(None),
+                },
             }
         }
     }

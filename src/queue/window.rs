@@ -125,6 +125,20 @@ impl Window {
         self.slots[free] = 0;
     }
 
+    /// Fetches what the next look-ups and inserts of these will need, all at once: one after the other each would wait for
+    /// memory by itself.
+    pub(super) fn fetch(&self, fingerprints: impl Iterator<Item = u128>) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let oldest = self.ring.iter().cycle().skip(self.oldest);
+        let touched = fingerprints.zip(oldest).fold(0, |touched, (new, old)| {
+            touched ^ self.slots[self.home(new)] ^ self.slots[self.home(*old)]
+        });
+        // Nobody wants to know; only the fetching counts.
+        std::hint::black_box(touched);
+    }
+
     /// The slot that has a fingerprint, or the free one that would. `None`: there is no table yet.
     fn slot_of(&self, fingerprint: u128) -> Option<usize> {
         if self.slots.is_empty() {

@@ -54,6 +54,8 @@ pub struct Writer {
     pub(super) next: u64,
     /// When a write failed for lack of space, and what the disk said was free then.
     pub(super) no_space: Option<(Instant, u64)>,
+    /// When the disk was asked last and had much more room than is needed.
+    pub(super) plenty: Option<Instant>,
     pub(super) started: Instant,
     /// Running time of earlier gateways on this queue, in milliseconds.
     pub(super) ran_before: u64,
@@ -122,7 +124,7 @@ impl Writer {
                 self.no_space = Some((Instant::now(), self.free()));
                 self.fill(error.to_string());
                 // Perhaps the batch is on the disk all the same: then its numbers are used.
-                self.next = self.next.max(self.shared.segments.end());
+                self.next = self.next.max(self.shared.segments.used());
                 self.shared.committed.send_replace(self.shared.segments.end());
             }
             Err(error) => return Err(error),
@@ -233,11 +235,24 @@ impl Writer {
 
     /// The last act of an orderly stop: no number stays reserved.
     pub fn finish(&mut self) -> Result<(), WriterError> {
-        self.shared.segments.seal()?;
-        self.dead_letters.close()?;
+        let records = self.shared.segments.put_away();
+        self.stays_in_journal(records)?;
+        let letters = self.dead_letters.close();
+        self.stays_in_journal(letters)?;
         let end = self.next;
         self.save(end)?;
         self.remove_consumed_at_end()
+    }
+
+    /// At a stop, what there is no space for in a segment is as safe where it is, and the next start deals with it.
+    fn stays_in_journal(&self, put_away: Result<(), SegmentsError>) -> Result<(), WriterError> {
+        match put_away {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "the newest records stay in the journal: there is no space for them in a segment");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
     }
 
     fn remove_consumed_at_end(&mut self) -> Result<(), WriterError> {

@@ -37,6 +37,14 @@ struct Sound {
     frames: Frames,
 }
 
+impl Sound {
+    /// Whether a record is in the journal and in no segment.
+    fn is_journaled(&self, number: u64) -> bool {
+        let (_, places) = &self.frames[&number];
+        places.iter().all(|(path, _)| path == Path::new(JOURNAL))
+    }
+}
+
 /// The frame of each record, and the files and offsets where it is.
 type Frames = BTreeMap<u64, (Vec<u8>, Vec<(PathBuf, usize)>)>;
 
@@ -156,7 +164,7 @@ fn frames(state: &State, records: &BTreeMap<u64, Record>, queue: QueueId) -> Fra
         by_header.insert(frame[..12].to_vec(), *number);
         frames.insert(*number, (frame, Vec::new()));
     }
-    for path in segments(state) {
+    for path in segments(state).into_iter().chain(journal(state)) {
         let bytes = state.content(&path);
         let written = (0..bytes.len()).step_by(4096).filter(|page| {
             let end = bytes.len().min(page + 4096);
@@ -178,7 +186,11 @@ fn frames(state: &State, records: &BTreeMap<u64, Record>, queue: QueueId) -> Fra
 fn intact(sound: &Sound, state: &State) -> BTreeSet<u64> {
     let mut files = BTreeMap::new();
     let mut intact = BTreeSet::new();
-    for (number, holder) in files_of(sound) {
+    for (number, segment) in files_of(sound) {
+        let holder = match journal(&sound.state).filter(|_| sound.is_journaled(number)) {
+            Some(journal) => journal,
+            None => segment,
+        };
         let content = files
             .entry(holder.clone())
             .or_insert_with(|| state.readable(&holder).unwrap_or_default());
@@ -206,6 +218,9 @@ fn case(sound: &Sound, rng: &mut StdRng, runtime: &tokio::runtime::Runtime, repo
     let known = if cursors_intact { sound.known } else { 0 };
     if damaged.contains(&newest) {
         intact.retain(|number| *number < sound.last_commit.max(known));
+    }
+    if damaged.contains(Path::new(JOURNAL)) {
+        intact.retain(|number| *number < known || !sound.is_journaled(*number));
     }
     if !cursors_intact && segments(&sound.state).iter().all(|path| damaged.contains(path)) {
         intact.clear();
@@ -314,6 +329,13 @@ fn files_of(sound: &Sound) -> Vec<(u64, PathBuf)> {
     held.collect()
 }
 
+const JOURNAL: &str = "/queue/segments/journal";
+
+fn journal(state: &State) -> Option<PathBuf> {
+    let path = PathBuf::from(JOURNAL);
+    state.files().contains(&path).then_some(path)
+}
+
 fn segments(state: &State) -> Vec<PathBuf> {
     let in_segments =
         |path: &PathBuf| path.starts_with("/queue/segments") && path.extension().is_some_and(|end| end == "redb");
@@ -329,6 +351,8 @@ fn damage(state: &mut State, rng: &mut StdRng, damaged: &mut BTreeSet<PathBuf>, 
     let cursors = PathBuf::from("/queue/cursors");
     if state.files().contains(&cursors) && below(rng, 6) == 0 {
         files = vec![cursors];
+    } else if let Some(journal) = journal(state).filter(|_| below(rng, 4) == 0) {
+        files = vec![journal];
     }
     if files.is_empty() {
         return;

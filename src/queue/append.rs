@@ -1,0 +1,248 @@
+//! How the writer adds to the segments: a small commit in the journal, a large one in the open segment together with all
+//! that waits in the journal.
+//!
+//! Invariant: the records that are in the journal alone are in memory too, and they are the newest.
+
+use std::sync::PoisonError;
+
+use super::chunks::cut;
+use super::journal::{Journal, SMALL, frames_of};
+use super::meta::Meta;
+use super::segment::{self, Chunk, OpenSegment, RawChunk, frame_ends};
+use super::segments::{Read, Segments, SegmentsError};
+use super::storage;
+use crate::record::stored::QueueId;
+
+impl Segments {
+    /// Commits chunks, in a new segment when the open one has its `segment_bytes`. `Ok` means on the disk. When there is
+    /// no space for them, `end` says afterwards whether they are there all the same.
+    pub(crate) fn append(
+        &self,
+        chunks: &[Chunk],
+        queue: QueueId,
+        segment_bytes: u64,
+        now: u64,
+    ) -> Result<(), SegmentsError> {
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
+            return Ok(());
+        };
+        self.queue.get_or_init(|| queue);
+        let open = {
+            let mut listed = self.lock();
+            listed.newest = now;
+            listed.open
+        };
+        // Where numbers were passed over, a new segment says so.
+        if open.is_none_or(|(_, written)| written >= segment_bytes) || first.first != self.end() {
+            self.seal()?;
+            self.begin(first.first, self.end())?;
+        }
+        let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+        if !self.journal(chunks, bytes as usize, segment_bytes)? {
+            self.store(chunks)?;
+        }
+        let mut listed = self.lock();
+        if let Some((_, written)) = listed.open.as_mut() {
+            *written += bytes;
+        }
+        listed.end = last.end;
+        Ok(())
+    }
+
+    fn id(&self) -> QueueId {
+        *self.queue.get().expect("the first append says whose records these are")
+    }
+
+    /// Makes the open segment.
+    fn begin(&self, first: u64, follows: u64) -> Result<(), SegmentsError> {
+        let queue = self.id();
+        let began = self.lock().newest;
+        let meta = Meta {
+            queue,
+            first,
+            follows,
+            began,
+        };
+        let created = OpenSegment::create(&*self.disk, &self.dir, meta)?;
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(created);
+        let mut listed = self.lock();
+        listed.open = Some((first, 0));
+        listed.segments.insert(first, 0);
+        listed.began.insert(first, began);
+        Ok(())
+    }
+
+    /// Commits chunks in the journal. `false`: they are too many for it.
+    fn journal(&self, chunks: &[Chunk], bytes: usize, segment_bytes: u64) -> Result<bool, SegmentsError> {
+        if bytes > SMALL {
+            return Ok(false);
+        }
+        let mut place = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_none() {
+            match Journal::create(&*self.disk, &self.dir, self.id(), segment_bytes) {
+                Ok(made) => *place = Some(made),
+                // A segment may have the room that a journal would have to be given first.
+                Err(error) if error.is_no_space() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(journal) = place.as_mut().filter(|journal| journal.has_room_for(bytes)) else {
+            return Ok(false);
+        };
+        let appended = journal.append(chunks);
+        let mut listed = self.lock();
+        if let Err(error) = appended {
+            // They may be on the disk all the same, and no number stands for two records.
+            listed.used = chunks.last().map_or(listed.used, |last| last.end);
+            return Err(error.into());
+        }
+        listed.journaled.extend_from_slice(chunks);
+        if let Some((first, _)) = listed.open {
+            *listed.segments.entry(first).or_default() += bytes as u64;
+        }
+        Ok(true)
+    }
+
+    /// Commits chunks in the open segment, behind those of the journal, which begins anew.
+    fn store(&self, chunks: &[Chunk]) -> Result<(), SegmentsError> {
+        let journaled = self.lock().journaled.clone();
+        let rows = match journaled.is_empty() {
+            true => chunks.to_vec(),
+            false => joined(&[&journaled, chunks].concat()),
+        };
+        let appended = {
+            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            let open = open
+                .as_ref()
+                .expect("whoever calls this has made one, and only this thread closes it");
+            open.append(&rows).and_then(|()| Ok((open.meta.first, open.used()?)))
+        };
+        let (first, used) = match appended {
+            Ok(appended) => appended,
+            Err(error) => {
+                let error = SegmentsError::from(error);
+                // redb writes no more after an error, and what was committed can still be read.
+                if error.is_no_space() {
+                    self.retreat()?;
+                }
+                return Err(error);
+            }
+        };
+        let mut listed = self.lock();
+        listed.segments.insert(first, used);
+        listed.journaled.clear();
+        drop(listed);
+        if let Some(journal) = &mut *self.journal.lock().unwrap_or_else(PoisonError::into_inner) {
+            journal.begin_anew();
+        }
+        Ok(())
+    }
+
+    /// Puts what is in the journal into a segment.
+    fn flush(&self) -> Result<(), SegmentsError> {
+        let (waits, first, open) = {
+            let listed = self.lock();
+            (!listed.journaled.is_empty(), listed.stored(), listed.open)
+        };
+        if !waits {
+            return Ok(());
+        }
+        // The one that they were for may have been let go of.
+        if open.is_none() {
+            self.begin(first, first)?;
+        }
+        self.store(&[])
+    }
+
+    /// After a failed commit: lets go of the open segment and takes stock of what the disk has of it. What was committed
+    /// before is there, and perhaps what failed.
+    fn retreat(&self) -> Result<(), SegmentsError> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(abandoned) = open.take() else { return Ok(()) };
+        let (first, path) = (abandoned.meta.first, abandoned.abandon());
+        self.lock().open = None;
+        let (_, end) = segment::settle(&*self.disk, &path)?;
+        if end <= first {
+            self.lock().segments.remove(&first);
+            storage::remove(&*self.disk, &path)?;
+            return Ok(());
+        }
+        let used = storage::used(&*self.disk, &path)?;
+        let mut listed = self.lock();
+        listed.segments.insert(first, used);
+        listed.journaled.retain(|chunk| chunk.first >= end);
+        listed.end = listed.end.max(end);
+        Ok(())
+    }
+
+    /// Puts what is in the journal into the open segment, closes that and checks it. Readers of it wait meanwhile, and then
+    /// find it among the sealed. When there is no space for what is in the journal it stays there, and that is the error.
+    pub(crate) fn seal(&self) -> Result<(), SegmentsError> {
+        let flushed = self.flush();
+        if flushed.as_ref().is_err_and(|error| !error.is_no_space()) {
+            return flushed;
+        }
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(closing) = open.take() else { return flushed };
+        let closed = self.close(closing);
+        // Whatever came of it: readers must not wait for an open segment that is not there.
+        self.lock().open = None;
+        closed.and(flushed)
+    }
+
+    fn close(&self, closing: OpenSegment) -> Result<(), SegmentsError> {
+        let (path, first, end) = (closing.path.clone(), closing.meta.first, self.lock().stored());
+        if end <= first {
+            drop(closing);
+            self.lock().segments.remove(&first);
+            storage::remove(&*self.disk, &path)?;
+            return Ok(());
+        }
+        closing.seal(&*self.disk, end)?;
+        let used = storage::used(&*self.disk, &path)?;
+        self.lock().segments.insert(first, used);
+        Ok(())
+    }
+
+    /// Seals, and removes the journal: all that is committed lies in files that nobody writes to, and nowhere else.
+    pub(crate) fn put_away(&self) -> Result<(), SegmentsError> {
+        self.seal()?;
+        match self.journal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(journal) => Ok(journal.remove(&*self.disk)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Chunks from the one that holds `from`, if that is in the journal alone.
+    pub(super) fn read_journaled(&self, from: u64, max_bytes: usize) -> Option<Read> {
+        let chunks = {
+            let listed = self.lock();
+            if listed.journaled.is_empty() || from < listed.stored() {
+                return None;
+            }
+            let mut total = 0;
+            let wanted = listed.journaled.iter().filter(|chunk| chunk.end > from);
+            let wanted = wanted.take_while(|chunk| {
+                let first = total == 0;
+                total += chunk.bytes.len();
+                first || total <= max_bytes
+            });
+            let raw = wanted.map(|chunk| RawChunk {
+                first: chunk.first,
+                bytes: chunk.bytes.clone(),
+            });
+            raw.collect::<Vec<_>>()
+        };
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let meta = open.as_ref().map(|open| open.meta);
+        (!chunks.is_empty()).then_some(Read { chunks, meta })
+    }
+}
+
+/// The same frames in rows that fill their pages: commits were as long as they happened to be.
+fn joined(chunks: &[Chunk]) -> Vec<Chunk> {
+    let frames = frames_of(chunks);
+    let ends = frame_ends(&frames);
+    let first = chunks.first().map_or(0, |chunk| chunk.first);
+    cut(first, frames.into(), &ends)
+}
