@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
+mod datum;
 pub(crate) mod schema;
 mod select;
 pub(crate) mod time;

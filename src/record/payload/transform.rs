@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{
     Kind, PayloadError,
+    datum::{self, Datum},
     schema::{Message, Shape},
     wire::{Field, Fields, Wire, put_bytes, put_double, put_number},
 };
@@ -17,7 +18,7 @@ mod v {
     pub(super) const DATA: u32 = 1;
     pub(super) const KEY: u32 = 1;
     pub(super) const VALUE: u32 = 2;
-    pub(super) const STRING: u32 = 1;
+    pub(super) use super::super::datum::STRING;
     pub(super) const LOCATION: u32 = 7;
     pub(super) const LATITUDE: u32 = 1;
     pub(super) const LONGITUDE: u32 = 2;
@@ -124,7 +125,52 @@ enum Replacement {
 }
 
 /// A datum with its value replaced, if it has to be.
+#[inline(always)]
 fn datum(body: &[u8], of_value: &Message, location_is_past: &mut bool) -> Result<Option<Vec<u8>>, PayloadError> {
+    let (key, text) = match datum::read(body) {
+        Some(Datum { key, member }) => (key, text_in(member)),
+        None => key_and_text(body, of_value)?,
+    };
+    let is_first_location = key == v::LOCATION_KEY && !*location_is_past;
+    *location_is_past |= is_first_location;
+    match text {
+        None => Ok(None),
+        Some(text) => put_right(body, of_value, text, is_first_location),
+    }
+}
+
+/// A datum whose value is a text, with what that should be instead.
+#[inline(never)]
+fn put_right(
+    body: &[u8],
+    of_value: &Message,
+    text: &[u8],
+    is_first_location: bool,
+) -> Result<Option<Vec<u8>>, PayloadError> {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Ok(None);
+    };
+    let replacement = match location(text).filter(|_| is_first_location) {
+        Some((latitude, longitude)) => Replacement::Location { latitude, longitude },
+        None => match five_decimals(text) {
+            Some(number) => Replacement::String(number),
+            None => return Ok(None),
+        },
+    };
+    replace_value(body, of_value, &replacement).map(Some)
+}
+
+#[inline(always)]
+fn text_in(member: Option<(u32, Wire<'_>)>) -> Option<&[u8]> {
+    match member {
+        Some((v::STRING, Wire::Bytes(text))) => Some(text),
+        _ => None,
+    }
+}
+
+/// Of a datum that is written in any way.
+#[inline(never)]
+fn key_and_text<'a>(body: &'a [u8], of_value: &Message) -> Result<(i32, Option<&'a [u8]>), PayloadError> {
     let mut key = 0;
     let mut text = None;
     let mut fields = Fields::of(body);
@@ -136,30 +182,14 @@ fn datum(body: &[u8], of_value: &Message, location_is_past: &mut bool) -> Result
                 let mut members = Fields::of(value);
                 while let Some(member) = members.next()? {
                     if is_member(of_value, &member) {
-                        text = match (member.number, member.wire) {
-                            (v::STRING, Wire::Bytes(text)) => Some(text),
-                            _ => None,
-                        };
+                        text = text_in(Some((member.number, member.wire)));
                     }
                 }
             }
             _ => {}
         }
     }
-
-    let is_first_location = key == v::LOCATION_KEY && !*location_is_past;
-    *location_is_past |= is_first_location;
-    let Some(text) = text.and_then(|text| std::str::from_utf8(text).ok()) else {
-        return Ok(None);
-    };
-    let replacement = match location(text).filter(|_| is_first_location) {
-        Some((latitude, longitude)) => Replacement::Location { latitude, longitude },
-        None => match five_decimals(text) {
-            Some(number) => Replacement::String(number),
-            None => return Ok(None),
-        },
-    };
-    replace_value(body, of_value, &replacement).map(Some)
+    Ok((key, text))
 }
 
 /// The datum with one value instead of all that it had: what they had besides members of the oneof, and the new member.

@@ -3,7 +3,7 @@
 //! Invariant: nothing is allocated, and what passes here passes everything else that reads payloads.
 
 use super::{
-    Kind, PayloadError,
+    Kind, PayloadError, datum,
     schema::{Message, Shape},
     wire::{Fields, Wire, packed},
 };
@@ -15,12 +15,12 @@ use super::{
 ///
 /// Returns how many signals are in it: the data of a V record, the alerts, the errors.
 pub fn validate(kind: Kind, payload: &[u8]) -> Result<u64, PayloadError> {
-    check(Message::root(kind), payload)
+    check(Message::root(kind), kind == Kind::Vehicle, payload)
 }
 
 /// Recursion is as deep as the tables are: no message holds itself. Returns how many messages are repeated in this one:
-/// those of a root are its signals.
-fn check(message: &'static Message, body: &[u8]) -> Result<u64, PayloadError> {
+/// those of a root are its signals. `of_data`: the messages in it may be data.
+fn check(message: &'static Message, of_data: bool, body: &[u8]) -> Result<u64, PayloadError> {
     let mut repeated = 0;
     let mut fields = Fields::of(body);
     while let Some(field) = fields.next()? {
@@ -32,11 +32,13 @@ fn check(message: &'static Message, body: &[u8]) -> Result<u64, PayloadError> {
         };
         match known.shape {
             Shape::Message(inner) => {
-                check(Message::at(inner), bytes)?;
+                if !(of_data && is_plain(bytes)) {
+                    check(Message::at(inner), false, bytes)?;
+                }
                 repeated += u64::from(known.repeated);
             }
             Shape::Map(inner) => {
-                check(Message::at(inner), bytes)?;
+                check(Message::at(inner), false, bytes)?;
             }
             Shape::String if std::str::from_utf8(bytes).is_err() => {
                 return Err(PayloadError::Utf8 {
@@ -53,6 +55,16 @@ fn check(message: &'static Message, body: &[u8]) -> Result<u64, PayloadError> {
         }
     }
     Ok(repeated)
+}
+
+/// Whether it is a datum as vehicles write it, with nothing in it that has to be looked into.
+fn is_plain(body: &[u8]) -> bool {
+    match datum::read(body).map(|datum| datum.member) {
+        None => false,
+        Some(Some((datum::STRING, Wire::Bytes(text)))) => std::str::from_utf8(text).is_ok(),
+        Some(Some((_, Wire::Bytes(_)))) => false,
+        Some(_) => true,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,148 @@
+//! A datum as vehicles write it, read in one go: a key, then a value with one member or none, and nothing else.
+//!
+//! Invariant: what is read here is what `wire` reads of the same bytes. Whatever looks any other way is left to that.
+
+use super::wire::Wire;
+
+/// A `Datum` with one `Value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Datum<'a> {
+    pub(super) key: i32,
+    /// The field of the value that is set: its number and what it holds.
+    pub(super) member: Option<(u32, Wire<'a>)>,
+}
+
+/// The member of a value that is a string.
+pub(super) const STRING: u32 = 1;
+const KEY: u8 = 0x08;
+const VALUE: u8 = 0x12;
+
+/// `None`: it is not written like that, or not at all.
+///
+/// Always inlined, like what it calls: it is called for each datum of each record, twice.
+#[inline(always)]
+pub(super) fn read(body: &[u8]) -> Option<Datum<'_>> {
+    let (&KEY, rest) = body.split_first()? else {
+        return None;
+    };
+    let (key, rest) = short(rest)?;
+    let (&VALUE, rest) = rest.split_first()? else {
+        return None;
+    };
+    let value = rest_of(rest)?;
+    if value.is_empty() {
+        return Some(Datum {
+            key: key as i32,
+            member: None,
+        });
+    }
+    let (tag, rest) = short(value)?;
+    let wire = match tag & 7 {
+        0 => Wire::Varint(last_varint(rest)?),
+        1 => Wire::Fixed64(u64::from_le_bytes(rest.try_into().ok()?)),
+        2 => Wire::Bytes(rest_of(rest)?),
+        5 => Wire::Fixed32(u32::from_le_bytes(rest.try_into().ok()?)),
+        _ => return None,
+    };
+    (tag >= 8).then_some(Datum {
+        key: key as i32,
+        member: Some((tag >> 3, wire)),
+    })
+}
+
+/// A varint of one or two bytes.
+#[inline(always)]
+fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    match bytes {
+        [low @ 0..0x80, rest @ ..] => Some((u32::from(*low), rest)),
+        [low, high @ 0..0x80, rest @ ..] => Some((u32::from(*low & 0x7f) | u32::from(*high) << 7, rest)),
+        _ => None,
+    }
+}
+
+/// What a length of one byte is before, if it is all that is left.
+#[inline(always)]
+fn rest_of(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first()?;
+    (*length < 0x80 && usize::from(*length) == rest.len()).then_some(rest)
+}
+
+/// A varint, if it is all that is left. One of ten bytes may be too large.
+#[inline(always)]
+fn last_varint(bytes: &[u8]) -> Option<u64> {
+    let (last, before) = bytes.split_last()?;
+    if *last >= 0x80 || before.len() > 8 || before.iter().any(|byte| *byte < 0x80) {
+        return None;
+    }
+    let add = |value: u64, byte: &u8| value << 7 | u64::from(*byte & 0x7f);
+    Some(bytes.iter().rev().fold(0, add))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::wire::Fields;
+    use super::*;
+
+    /// The same by the fields one after the other, of any datum with one value with one member at most.
+    fn slowly(body: &[u8]) -> Option<Datum<'_>> {
+        let mut fields = Fields::of(body);
+        let (key, value) = (fields.next().ok()??, fields.next().ok()??);
+        let (1, Wire::Varint(key), 2, Wire::Bytes(value)) = (key.number, key.wire, value.number, value.wire) else {
+            return None;
+        };
+        let mut members = Fields::of(value);
+        let member = members.next().ok()?.map(|field| (field.number, field.wire));
+        let alone = fields.next().ok()?.is_none() && members.next().ok()?.is_none();
+        alone.then_some(Datum {
+            key: key as i32,
+            member,
+        })
+    }
+
+    #[test]
+    fn what_vehicles_write_is_read() {
+        let written = |bytes: &'static [u8]| read(bytes).map(|datum| (datum.key, datum.member));
+        assert_eq!(written(b"\x08\x04\x12\x00"), Some((4, None)));
+        assert_eq!(
+            written(b"\x08\x04\x12\x04\x0a\x02ab"),
+            Some((4, Some((1, Wire::Bytes(b"ab")))))
+        );
+        assert_eq!(
+            written(b"\x08\x81\x01\x12\x05\x25\x01\x00\x00\x00"),
+            Some((129, Some((4, Wire::Fixed32(1)))))
+        );
+        assert_eq!(
+            written(b"\x08\x04\x12\x03\x80\x01\x05"),
+            Some((4, Some((16, Wire::Varint(5)))))
+        );
+        assert_eq!(
+            written(b"\x08\x04\x12\x03\x10\xff\x01"),
+            Some((4, Some((2, Wire::Varint(255)))))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_the_fields_say(
+            key in 0_u16..20_000,
+            tag in 0_u16..500,
+            value in proptest::collection::vec(any::<u8>(), 0..12),
+            bytes in proptest::collection::vec(any::<u8>(), 0..4),
+            at in 0_usize..24,
+        ) {
+            let varint = |number: u16| match number < 128 {
+                true => vec![number as u8],
+                false => vec![number as u8 | 0x80, (number >> 7) as u8],
+            };
+            let value = [varint(tag), value].concat();
+            let mut body = [vec![KEY], varint(key), vec![VALUE, value.len() as u8], value].concat();
+            prop_assert!(read(&body).is_none_or(|datum| slowly(&body) == Some(datum)));
+            // And with something else in it.
+            let at = at.min(body.len());
+            body.splice(at..at, bytes);
+            prop_assert!(read(&body).is_none_or(|datum| slowly(&body) == Some(datum)));
+        }
+    }
+}
