@@ -2,6 +2,8 @@
 //!
 //! Pure: the session does what this says.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::config::Routes;
@@ -15,7 +17,7 @@ pub(crate) enum Verdict {
     /// Store the record, then acknowledge it.
     Store {
         stream: Stream,
-        record_type: String,
+        record_type: Arc<str>,
         signals: u64,
     },
     /// Keep the message as a dead letter, then answer.
@@ -85,7 +87,7 @@ pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Ver
     let topic = std::str::from_utf8(&stream.topic)
         .ok()
         .filter(|topic| routes.is_routed(topic))
-        .map(str::to_owned);
+        .map(Arc::<str>::from);
     let Some(record_type) = topic else {
         let own = [identity.sender_id.as_bytes(), identity.device_id.as_bytes()].contains(&&*stream.sender_id);
         return match own {
@@ -110,7 +112,7 @@ pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Ver
             reason: error.to_string(),
             reply: envelope::error_reply(&stream.txid),
             txid: stream.txid,
-            record_type,
+            record_type: record_type.to_string(),
             raw: stream.payload,
             why: Why::Unreadable,
         },

@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// The DISCONNECTED record, by a sender of its own: this session's may have been refused.
-    pub(super) async fn say_goodbye(self) {
+    pub(super) async fn say_goodbye(self: Box<Self>) {
         let Some(record) = self.connectivity(ConnectivityStatus::Disconnected) else {
             return;
         };

@@ -158,9 +158,11 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 
 impl Shared {
     async fn connection(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+        // In boxes of their own, so that a connection does not hold for ever the room that its beginning took.
+        let handshake = Box::pin(self.handshake(stream, peer, acceptor));
         let accepted = tokio::select! {
             () = self.draining.cancelled() => return,
-            accepted = timeout(self.settings.handshake_timeout, self.handshake(stream, peer, acceptor)) => accepted,
+            accepted = timeout(self.settings.handshake_timeout, handshake) => accepted,
         };
         let (upgraded, identity) = match accepted {
             Ok(Ok(Some(accepted))) => accepted,
@@ -187,7 +189,7 @@ impl Shared {
             counters: Arc::clone(&self.counters),
             draining: self.draining.clone(),
         };
-        let session = Session::new(around, identity, upgraded).await;
+        let session = Box::pin(Session::new(around, identity, upgraded)).await;
         session.run(registration.replaced.clone()).await;
     }
 

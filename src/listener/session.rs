@@ -34,7 +34,7 @@ use crate::record::payload::{self, ConnectivityStatus};
 
 /// A message up to here is read to its end and answered; a longer one ends the connection after its error reply.
 const LONGEST_READ: usize = 2 * MAX_MESSAGE_BYTES;
-pub(super) const READ_BUFFER: usize = 8 << 10;
+pub(super) const READ_BUFFER: usize = 4 << 10;
 const WRITE_BUFFER: usize = 4 << 10;
 /// Replies that may wait for a vehicle to read them; beyond this the connection ends.
 const MAX_WRITE_BUFFER: usize = 3 << 20;
@@ -91,7 +91,7 @@ struct Held {
 }
 
 impl Session {
-    pub(crate) async fn new(around: Surroundings, identity: Identity, upgraded: Upgraded) -> Self {
+    pub(crate) async fn new(around: Surroundings, identity: Identity, upgraded: Upgraded) -> Box<Self> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -99,8 +99,9 @@ impl Session {
             .max_message_size(Some(LONGEST_READ))
             .max_frame_size(Some(LONGEST_READ));
         let Upgraded { stream, read, request } = upgraded;
-        let socket = WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config)).await;
-        Self {
+        // A copy: what is read into is as large as a whole request may be.
+        let socket = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config)).await;
+        Box::new(Self {
             submitter: around.queue.submitter(),
             rate: Rate::new(around.settings.messages_per_second),
             around,
@@ -116,11 +117,11 @@ impl Session {
             pinged: false,
             held: Held::default(),
             logged: Vec::new(),
-        }
+        })
     }
 
     /// Runs until the connection ends, for whatever reason.
-    pub(crate) async fn run(mut self, replaced: CancellationToken) {
+    pub(crate) async fn run(mut self: Box<Self>, replaced: CancellationToken) {
         tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id,
             client_type = %self.identity.client_type, client_version = %self.client_version, "vehicle connected");
         self.around.counters.connections.add();
@@ -255,7 +256,7 @@ impl Session {
                 let reply = envelope::ack(&stream.txid, &stream.topic);
                 let record = Record {
                     vin: Arc::clone(&self.identity.device_id),
-                    record_type: record_type.into(),
+                    record_type,
                     txid: stream.txid,
                     received_at,
                     client_version: Arc::clone(&self.client_version),
