@@ -16,7 +16,8 @@ use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use rustix::process::setpriority_process;
 use tokio::time::Instant;
 
-use super::kafka_client::{Context, Report, Reports, Said, Settings};
+use super::kafka_client::{Context, Said, Settings};
+use super::kafka_reports::{Report, Reports};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;

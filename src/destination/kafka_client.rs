@@ -12,10 +12,10 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
-use tokio::sync::Notify;
 
 use super::Outcome;
 use super::kafka::WINDOW_RECORDS;
+use super::kafka_reports::{Report, Reports};
 use crate::config::{self, kafka_properties, secret};
 
 /// Different troubles that are told in one outage.
@@ -158,59 +158,6 @@ impl ClientContext for Quiet {
 impl ProducerContext for Quiet {
     type DeliveryOpaque = ();
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-/// What a producer says.
-pub(super) enum Report {
-    Delivery {
-        number: u64,
-        bytes: usize,
-        outcome: Outcome,
-    },
-    /// The producer is of no more use.
-    Fatal(String),
-    /// No broker can be reached; the producer tries on.
-    Trouble(String),
-}
-
-/// What was said and has not been listened to.
-#[derive(Default)]
-pub(super) struct Reports {
-    waiting: Mutex<Vec<Report>>,
-    first: Notify,
-}
-
-/// Reports come one by one, and many: who listens is woken for the first, and takes those that come meanwhile with it.
-const MEANWHILE: Duration = Duration::from_micros(500);
-
-impl Reports {
-    /// All that are there, once one is. Cancel-safe.
-    pub(super) async fn next(&self) -> Vec<Report> {
-        loop {
-            let reports = std::mem::take(&mut *self.lock());
-            if !reports.is_empty() {
-                return reports;
-            }
-            self.first.notified().await;
-            tokio::time::sleep(MEANWHILE).await;
-        }
-    }
-
-    fn say(&self, report: Report) {
-        let mut waiting = self.lock();
-        // One for each record in flight, and troubles beside them. Full only when the session has ended; then nobody asks
-        // any more.
-        if waiting.len() < 2 * WINDOW_RECORDS {
-            waiting.push(report);
-        }
-        if waiting.len() == 1 {
-            self.first.notify_one();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Report>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// librdkafka repeats itself on every try, and every session begins with the same: what has been said is not said again

@@ -5,6 +5,7 @@
 
 pub mod kafka;
 mod kafka_client;
+mod kafka_reports;
 pub mod log;
 pub mod mqtt;
 pub mod mqtt_fields;
