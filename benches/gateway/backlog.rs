@@ -11,7 +11,7 @@ use waystation::queue::{Item, Queue};
 use crate::Bench;
 use crate::commits::{Records, SETTINGS};
 use crate::daemon::wait_for;
-use crate::disk::{quantile, syncs};
+use crate::disk::{come_to_rest, slowest_sync};
 use crate::load::Load;
 use crate::process::{Gateway, Process, Setup, Side, Vehicles, role};
 use crate::report::{Row, Target};
@@ -27,7 +27,6 @@ namespace = "bench"
 properties = { "bootstrap.servers" = "127.0.0.1:1" }
 "#;
 const MANY: u64 = 10_000_000;
-const LONGEST_REST: Duration = Duration::from_secs(180);
 
 /// The queue of this length, in its folder; it is made longer step by step.
 pub(crate) fn fill(dir: &Path, until: u64) {
@@ -77,9 +76,9 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let (small, large) = (1_400_000, 14_500_000);
     fill(&dir, small);
     let one = starts(bench, &dir);
-    let quick = settled_sync(bench);
+    let quick = slowest_sync(&bench.folder("rest"));
     fill(&dir, MANY);
-    come_to_rest(bench, quick);
+    come_to_rest(&bench.folder("rest"), quick);
     for _ in 0..bench.rounds {
         full.push(memory(bench, &dir).1);
         empty_p99.push(p99(bench, &bench.folder("empty")));
@@ -138,21 +137,6 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         Target::None,
     ));
     rows
-}
-
-/// Milliseconds of the disk's slowest fdatasyncs.
-fn settled_sync(bench: &Bench) -> f64 {
-    quantile(&syncs(&bench.folder("rest"), 300, 600), 0.99)
-}
-
-/// Gigabytes keep a disk busy for a while after they were written, and that is not what is measured here.
-fn come_to_rest(bench: &Bench, quick: f64) {
-    rustix::fs::sync();
-    let begun = Instant::now();
-    while settled_sync(bench) > 2.0 * quick && begun.elapsed() < LONGEST_REST {
-        std::thread::sleep(Duration::from_secs(5));
-    }
-    eprintln!("  the disk has rested for {} s", begun.elapsed().as_secs());
 }
 
 fn setup<'a>(bench: &'a Bench, dir: &'a Path) -> Setup<'a> {

@@ -4,14 +4,25 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Milliseconds that each of so many appends of `bytes` with an fdatasync took, in order of length.
 pub(crate) fn syncs(dir: &Path, times: usize, bytes: usize) -> Vec<f64> {
+    appends(dir, times, bytes, Duration::ZERO)
+}
+
+/// The same for three seconds of a thousand a second: long enough to see the moments at which the disk stands still.
+pub(crate) fn paced_syncs(dir: &Path) -> Vec<f64> {
+    appends(dir, 3_000, 600, Duration::from_millis(1))
+}
+
+fn appends(dir: &Path, times: usize, bytes: usize, every: Duration) -> Vec<f64> {
     let mut file = File::create(dir.join("appended")).expect("the folder can be written to");
     let batch = vec![b'x'; bytes];
+    let started = Instant::now();
     let mut took: Vec<_> = (0..times)
-        .map(|_| {
+        .map(|number| {
+            std::thread::sleep((every * number as u32).saturating_sub(started.elapsed()));
             let begun = Instant::now();
             file.write_all(&batch).expect("the disk has room");
             file.sync_data().expect("the disk works");
@@ -39,4 +50,22 @@ pub(crate) fn device_bytes(dir: &Path) -> f64 {
 /// The share `share` of sorted values.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)]
+}
+
+const LONGEST_REST: Duration = Duration::from_secs(180);
+
+/// Milliseconds of the disk's slowest fdatasyncs.
+pub(crate) fn slowest_sync(dir: &Path) -> f64 {
+    quantile(&syncs(dir, 300, 600), 0.99)
+}
+
+/// Gigabytes keep a disk busy for a while after they were written, and that is not what is measured. Waits until it is
+/// about as fast as `quick` again.
+pub(crate) fn come_to_rest(dir: &Path, quick: f64) {
+    rustix::fs::sync();
+    let begun = Instant::now();
+    while slowest_sync(dir) > 2.0 * quick && begun.elapsed() < LONGEST_REST {
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    eprintln!("  the disk has rested for {} s", begun.elapsed().as_secs());
 }

@@ -1,5 +1,6 @@
-//! The limit of the listener: a bare mTLS WebSocket server of the same crates, which answers each message with one of an
-//! ack's size and does nothing else. Like the gateway it writes what is ready at once.
+//! The limits of the listener: bare mTLS WebSocket servers of the same crates. The plain one sends each message back as it
+//! came. The lean one, which is harder to keep up with, answers like the gateway: with a message of an ack's size, and
+//! writes what is ready at once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +19,13 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use waystation::record::envelope;
 
 /// The process's whole life.
-pub(crate) fn run(pki: &Path, port: u16) {
+pub(crate) fn run(pki: &Path, port: u16, is_lean: bool) {
     // The gateway's runtime.
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(serve(pki, port));
+    runtime.block_on(serve(pki, port, is_lean));
 }
 
-async fn serve(pki: &Path, port: u16) {
+async fn serve(pki: &Path, port: u16, is_lean: bool) {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in chain(&pki.join("vehicle-ca.pem")) {
@@ -44,7 +45,7 @@ async fn serve(pki: &Path, port: u16) {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free");
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
-        tokio::spawn(answer(acceptor.clone(), stream));
+        tokio::spawn(answer(acceptor.clone(), stream, is_lean));
     }
 }
 
@@ -56,16 +57,24 @@ fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
 }
 
 /// Until the vehicle goes.
-async fn answer(acceptor: TlsAcceptor, stream: TcpStream) {
+async fn answer(acceptor: TlsAcceptor, stream: TcpStream, is_lean: bool) {
     stream.set_nodelay(true).expect("a socket");
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
     let config = WebSocketConfig::default()
-        .read_buffer_size(8 << 10)
+        .read_buffer_size(4 << 10)
         .write_buffer_size(4 << 10);
     let accepted = tokio_tungstenite::accept_async_with_config(stream, Some(config)).await;
     let Ok(mut socket) = accepted else { return };
+    if !is_lean {
+        while let Some(Ok(message)) = socket.next().await {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+        return;
+    }
     let ack: Bytes = envelope::ack(b"5YJ3E1EA7KF000001-00000001", b"V");
     while let Some(Ok(message)) = socket.next().await {
         let mut message = message;

@@ -1,16 +1,23 @@
 //! From a record's sending to its ack at an ordinary load, against the disk's own fdatasync.
 
+use std::time::Duration;
+
 use crate::Bench;
-use crate::disk::{quantile, syncs};
+use crate::disk::{paced_syncs, quantile};
 use crate::load::Load;
 use crate::process::{Gateway, Setup, TO_NOBODY, Vehicles};
 use crate::report::{Row, Target};
 
+const REST: Duration = Duration::from_secs(30);
+
 pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
+    // For a while after it was given gigabytes, by a build for instance, a disk stands still now and then.
+    rustix::fs::sync();
+    std::thread::sleep(REST);
     let (mut p50, mut p99, mut sync50, mut sync99) = (vec![], vec![], vec![], vec![]);
     for _ in 0..bench.rounds {
         let dir = bench.folder("latency");
-        let mut appended = syncs(&dir, 500, 600);
+        let mut appended = paced_syncs(&dir);
         let gateway = Gateway::start(&Setup {
             pki: &bench.pki,
             dir: &dir,
@@ -32,7 +39,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         let commits = gateway.metric("waystation_commits_total");
         gateway.process.end();
         // Before and after, because the disk's neighbours come and go.
-        appended.extend(syncs(&dir, 500, 600));
+        appended.extend(paced_syncs(&dir));
         appended.sort_by(f64::total_cmp);
         eprintln!(
             "  p50 {:.2} p99 {:.2} ms at {:.0}/s, {commits} commits; fdatasync {:.2} {:.2}",
