@@ -133,6 +133,7 @@ impl Writer {
 
     /// After a change of the limits: whether there is room now is decided anew.
     pub(super) fn judge(&mut self) -> Result<(), WriterError> {
+        self.plenty = None;
         self.housekeep()?;
         match self.make_room(0)? {
             Some(reason) => self.fill(reason),
