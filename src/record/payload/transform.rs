@@ -134,8 +134,11 @@ fn datum(body: &[u8], of_value: &Message, location_is_past: &mut bool) -> Result
     let is_first_location = key == v::LOCATION_KEY && !*location_is_past;
     *location_is_past |= is_first_location;
     match text {
-        None => Ok(None),
-        Some(text) => put_right(body, of_value, text, is_first_location),
+        // Nothing else can be a place or a number, and most texts are neither.
+        Some(text @ [b'(' | b'+' | b'-' | b'.' | b'0'..=b'9', ..]) => {
+            put_right(body, of_value, text, is_first_location)
+        }
+        _ => Ok(None),
     }
 }
 
