@@ -24,7 +24,8 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         "",
         100,
         Some(100.0),
-        20.0,
+        // Until the journal has gone into the segment once or twice.
+        60.0,
         Target::AtMost(2.0),
     );
     // One a second would take hours until the journal has gone into a segment a few times.

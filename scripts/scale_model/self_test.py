@@ -31,6 +31,13 @@ class Stored(unittest.TestCase):
         self.assertEqual(stored.commit(32, 697), (16 << 10) + (8 << 10) + 2 * 32)
         self.assertLess(stored.commit(1_000, 697), 1_000 * 697 * 1.03)
 
+    def test_small_commits_go_into_a_segment_together(self):
+        # One of 697 bytes has a block of its own, and 511 blocks are there beside the journal's first.
+        self.assertEqual(stored.together(1, 697), 511)
+        self.assertEqual(stored.together(6, 697), 6 * 255)
+        self.assertEqual(stored.together(100, 697), 100)
+        self.assertLess(stored.per_record(1), 697 * 1.06)
+
     def test_company_waits_for_the_delay_or_for_enough_while_few_come(self):
         self.assertAlmostEqual(stored.commit_size(10), 1.5)
         self.assertAlmostEqual(stored.commit_size(400), 21)
@@ -45,9 +52,9 @@ class Wire(unittest.TestCase):
         body = 1 + 2 + 1 + 1 + 17 + 2 + 600 + 1 + sum(2 + name + value for name, value in headers)
         self.assertEqual(wire.record(), 2 + body)
 
-    def test_eight_mebibytes_hold_fewer_records_than_the_window(self):
-        self.assertEqual(wire.window(), math.ceil((8 << 20) / (600 + 36 + 512)))
-        self.assertEqual(wire.window(100), 10_000)
+    def test_two_mebibytes_hold_fewer_records_than_the_window(self):
+        self.assertEqual(wire.window(), math.ceil((2 << 20) / (600 + 36 + 1_024)))
+        self.assertLessEqual(wire.window(100), 2_048)
 
 
 class Fleet(unittest.TestCase):
@@ -79,7 +86,7 @@ class Fleet(unittest.TestCase):
 
 class Pace(unittest.TestCase):
     def test_a_limit_keeps_half_a_second_in_flight(self):
-        self.assertEqual([pace.in_flight(limit) for limit in (None, 20, 1, 10**9)], [7_308, 10, 1, 7_308])
+        self.assertEqual([pace.in_flight(limit) for limit in (None, 20, 1, 10**9)], [1_264, 10, 1, 1_264])
         # Ten in flight, each for 1.1 s.
         self.assertAlmostEqual(pace.throughput(20, 1.0), 10 / 1.1)
         self.assertEqual(pace.throughput(20), 20)

@@ -71,17 +71,16 @@ def commit_size(rate, delay=inputs.COMMIT_DELAY, fsync=inputs.FSYNC):
     return max(min(1 + rate * delay, inputs.ENOUGH_RECORDS) if waits else 1, rate * fsync)
 
 
+def together(records, size):
+    """How many records go into a segment together, when so many are in a commit."""
+    if records * size > inputs.JOURNALED:
+        return max(1, round(records))
+    blocks = PAGE * math.ceil((inputs.JOURNAL_HEAD + records * size) / PAGE)
+    return max(1, round(records * ((inputs.JOURNAL - PAGE) // blocks)))
+
+
 def per_record(rate, payload=inputs.PAYLOAD, delay=inputs.COMMIT_DELAY):
-    """Bytes on the disk of a record at so many records a second, over the sizes that commits then have."""
+    """Bytes on the disk of a record at so many records a second, the journal itself not counted."""
     size = frame(payload)
-    mean = commit_size(rate, delay)
-    if mean >= inputs.ENOUGH_RECORDS or rate >= inputs.BUSY:
-        used = commit(max(1, round(mean)), size) / max(1, round(mean))
-    else:
-        # The first record, and a Poisson number of others.
-        bytes_used, others, chance = 0.0, mean - 1, math.exp(1 - mean)
-        for extra in range(200):
-            bytes_used += chance * commit(1 + extra, size)
-            chance *= others / (extra + 1)
-        used = bytes_used / mean
-    return used + SEGMENT_FIXED * size / inputs.SEGMENT
+    records = together(commit_size(rate, delay), size)
+    return commit(records, size) / records + SEGMENT_FIXED * size / inputs.SEGMENT

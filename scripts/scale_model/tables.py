@@ -61,7 +61,7 @@ def of_disk(_box, _found, _quick):
     for records in (1, 2, 5, 6, 10, 23, 32, 92, 1_000):
         used = stored.commit(records, frame) / records
         rows.append((number(records), number(used), f"{used / inputs.PAYLOAD:.2f}"))
-    return table(("records a commit", "bytes on the disk a record", "for a byte of payload"), rows)
+    return table(("records that go together", "bytes on the disk a record", "for a byte of payload"), rows)
 
 
 RATES = (1 / 60, 0.1, 1.0, 10.0)
@@ -136,11 +136,11 @@ def of_requests(_box, _found, quick):
     for vehicles in (10, 100):
         for delay in (0.05, 1.0, 5.0):
             cells = []
-            for linger in (0.005, 0.1, 1.0):
+            for linger in (inputs.LINGER, 0.1, 1.0):
                 each = fleet.requests(vehicles, 1.0, 1_000, linger, delay, 100 if quick else 400)
                 cells.append(f"{each:.2f}")
             rows.append((f"{vehicles}, {time(delay) if delay >= 1 else '50 ms'}", *cells))
-    return table(("vehicles, `commit_delay`", "linger 5 ms", "100 ms", "1 s"), rows)
+    return table(("vehicles, `commit_delay`", "linger 1 ms", "100 ms", "1 s"), rows)
 
 
 def of_overhead(_box, _found, _quick):
@@ -245,9 +245,9 @@ def of_drain(_box, _found, quick):
 def of_linger(_box, _found, _quick):
     rows = []
     for limit in (20, 100, 500):
-        through = [pace.throughput(limit, linger) for linger in (0.005, 0.1, 0.5, 1.0)]
+        through = [pace.throughput(limit, linger) for linger in (inputs.LINGER, 0.1, 0.5, 1.0)]
         rows.append((f"{limit}/s", *[f"{number(rate)}/s" for rate in through]))
-    return table(("`max_records_per_second`", "linger 5 ms", "100 ms", "500 ms", "1 s"), rows)
+    return table(("`max_records_per_second`", "linger 1 ms", "100 ms", "500 ms", "1 s"), rows)
 
 
 def of_twice(box, _found, _quick):
