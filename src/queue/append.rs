@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 
 use super::chunks::cut;
-use super::journal::{Journal, SMALL, frames_of};
+use super::journal::{Journal, SMALL};
 use super::meta::Meta;
 use super::segment::{self, Chunk, OpenSegment, RawChunk, frame_ends};
 use super::segments::{Read, Segments, SegmentsError};
@@ -241,7 +241,7 @@ impl Segments {
 
 /// The same frames in rows that fill their pages: commits were as long as they happened to be.
 fn joined(chunks: &[Chunk]) -> Vec<Chunk> {
-    let frames = frames_of(chunks);
+    let frames = chunks.iter().map(|chunk| &*chunk.bytes).collect::<Vec<_>>().concat();
     let ends = frame_ends(&frames);
     let first = chunks.first().map_or(0, |chunk| chunk.first);
     cut(first, frames.into(), &ends)

@@ -103,13 +103,15 @@ impl Journal {
 
 /// A commit as it is written: one more than its last number, its length, its checksum; its frames.
 fn commit(chunks: &[Chunk], queue: QueueId) -> Vec<u8> {
-    let frames = frames_of(chunks);
+    let length: usize = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
     let end = chunks.last().map_or(0, |chunk| chunk.end);
-    let mut bytes = Vec::with_capacity((HEAD + frames.len()).next_multiple_of(BLOCK));
+    let mut bytes = Vec::with_capacity((HEAD + length).next_multiple_of(BLOCK));
     bytes.extend_from_slice(&end.to_le_bytes());
-    bytes.extend_from_slice(&(frames.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&checksum_of(&frames, queue, end).to_le_bytes());
-    bytes.extend_from_slice(&frames);
+    bytes.extend_from_slice(&(length as u32).to_le_bytes());
+    bytes.extend_from_slice(&[0; 8]);
+    chunks.iter().for_each(|chunk| bytes.extend_from_slice(&chunk.bytes));
+    let checksum = checksum_of(&bytes[HEAD..], queue, end);
+    bytes[HEAD - 8..HEAD].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
@@ -130,12 +132,6 @@ fn commits_end(file: &dyn DiskFile, queue: QueueId) -> io::Result<u64> {
         (checksum_of(frames, queue, end) == u64::from_le_bytes(*expected)).then_some(end)
     });
     Ok(whole.max().unwrap_or_default())
-}
-
-/// The frames of chunks, one behind the other.
-pub(super) fn frames_of(chunks: &[Chunk]) -> Vec<u8> {
-    let frames: Vec<&[u8]> = chunks.iter().map(|chunk| &*chunk.bytes).collect();
-    frames.concat()
 }
 
 /// A journal as a start, or somebody outside, finds it.
