@@ -50,6 +50,14 @@ pub(super) fn read(body: &[u8]) -> Option<Datum<'_>> {
     })
 }
 
+/// Where the value begins, with its tag, in a datum that was read here: behind a key of one or two bytes.
+pub(super) fn before_value(body: &[u8]) -> usize {
+    match body.get(1) {
+        Some(0..0x80) => 2,
+        _ => 3,
+    }
+}
+
 /// A varint of one or two bytes.
 #[inline(always)]
 fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
@@ -60,11 +68,11 @@ fn short(bytes: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// What a length of one byte is before, if it is all that is left.
+/// What a length of one or two bytes is before, if it is all that is left.
 #[inline(always)]
 fn rest_of(bytes: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = bytes.split_first()?;
-    (*length < 0x80 && usize::from(*length) == rest.len()).then_some(rest)
+    let (length, rest) = short(bytes)?;
+    (length as usize == rest.len()).then_some(rest)
 }
 
 /// A varint, if it is all that is left. One of ten bytes may be too large.
@@ -121,6 +129,13 @@ mod tests {
             written(b"\x08\x04\x12\x03\x10\xff\x01"),
             Some((4, Some((2, Wire::Varint(255)))))
         );
+        let long = [b"\x08\x81\x01\x12\xcb\x01\x0a\xc8\x01".as_slice(), &[b'x'; 200]].concat();
+        let text = Wire::Bytes(&long[9..]);
+        assert_eq!(
+            read(&long).map(|datum| (datum.key, datum.member)),
+            Some((129, Some((1, text))))
+        );
+        assert_eq!(before_value(&long), 3);
     }
 
     proptest! {
@@ -128,7 +143,7 @@ mod tests {
         fn it_is_what_the_fields_say(
             key in 0_u16..20_000,
             tag in 0_u16..500,
-            value in proptest::collection::vec(any::<u8>(), 0..12),
+            value in prop_oneof![proptest::collection::vec(any::<u8>(), 0..12), proptest::collection::vec(any::<u8>(), 100..300)],
             bytes in proptest::collection::vec(any::<u8>(), 0..4),
             at in 0_usize..24,
         ) {
@@ -137,8 +152,11 @@ mod tests {
                 false => vec![number as u8 | 0x80, (number >> 7) as u8],
             };
             let value = [varint(tag), value].concat();
-            let mut body = [vec![KEY], varint(key), vec![VALUE, value.len() as u8], value].concat();
+            let mut body = [vec![KEY], varint(key), vec![VALUE], varint(value.len() as u16), value].concat();
             prop_assert!(read(&body).is_none_or(|datum| slowly(&body) == Some(datum)));
+            if read(&body).is_some() {
+                prop_assert_eq!(body[before_value(&body)], VALUE);
+            }
             // And with something else in it.
             let at = at.min(body.len());
             body.splice(at..at, bytes);

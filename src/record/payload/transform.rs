@@ -118,49 +118,48 @@ impl<'a> Rewrite<'a> {
     }
 }
 
-/// What a datum's value becomes.
-enum Replacement {
-    Location { latitude: f64, longitude: f64 },
-    String(String),
-}
-
 /// A datum with its value replaced, if it has to be.
 #[inline(always)]
 fn datum(body: &[u8], of_value: &Message, location_is_past: &mut bool) -> Result<Option<Vec<u8>>, PayloadError> {
-    let (key, text) = match datum::read(body) {
+    let plain = datum::read(body);
+    let (key, text) = match plain {
         Some(Datum { key, member }) => (key, text_in(member)),
         None => key_and_text(body, of_value)?,
     };
     let is_first_location = key == v::LOCATION_KEY && !*location_is_past;
     *location_is_past |= is_first_location;
-    match text {
-        // Nothing else can be a place or a number, and most texts are neither.
-        Some(text @ [b'(' | b'+' | b'-' | b'.' | b'0'..=b'9', ..]) => {
-            put_right(body, of_value, text, is_first_location)
+    // Nothing else can be a place or a number, and most texts are neither.
+    let Some(text @ [b'(' | b'+' | b'-' | b'.' | b'0'..=b'9', ..]) = text else {
+        return Ok(None);
+    };
+    let Some(member) = put_right(text, is_first_location) else {
+        return Ok(None);
+    };
+    match plain {
+        Some(_) => {
+            let mut out = Vec::with_capacity(body.len() + member.len());
+            out.extend(&body[..datum::before_value(body)]);
+            put_bytes(&mut out, v::VALUE, &member);
+            Ok(Some(out))
         }
-        _ => Ok(None),
+        None => replace_value(body, of_value, &member).map(Some),
     }
 }
 
-/// A datum whose value is a text, with what that should be instead.
+/// The member of a value that a text should be instead.
 #[inline(never)]
-fn put_right(
-    body: &[u8],
-    of_value: &Message,
-    text: &[u8],
-    is_first_location: bool,
-) -> Result<Option<Vec<u8>>, PayloadError> {
-    let Ok(text) = std::str::from_utf8(text) else {
-        return Ok(None);
-    };
-    let replacement = match location(text).filter(|_| is_first_location) {
-        Some((latitude, longitude)) => Replacement::Location { latitude, longitude },
-        None => match five_decimals(text) {
-            Some(number) => Replacement::String(number),
-            None => return Ok(None),
-        },
-    };
-    replace_value(body, of_value, &replacement).map(Some)
+fn put_right(text: &[u8], is_first_location: bool) -> Option<Vec<u8>> {
+    let mut member = Vec::with_capacity(32);
+    match location(text).filter(|_| is_first_location) {
+        Some((latitude, longitude)) => {
+            let mut place = Vec::with_capacity(18);
+            put_double(&mut place, v::LATITUDE, latitude);
+            put_double(&mut place, v::LONGITUDE, longitude);
+            put_bytes(&mut member, v::LOCATION, &place);
+        }
+        None => put_bytes(&mut member, v::STRING, five_decimals(text)?.as_bytes()),
+    }
+    Some(member)
 }
 
 #[inline(always)]
@@ -196,7 +195,7 @@ fn key_and_text<'a>(body: &'a [u8], of_value: &Message) -> Result<(i32, Option<&
 }
 
 /// The datum with one value instead of all that it had: what they had besides members of the oneof, and the new member.
-fn replace_value(body: &[u8], of_value: &Message, replacement: &Replacement) -> Result<Vec<u8>, PayloadError> {
+fn replace_value(body: &[u8], of_value: &Message, member: &[u8]) -> Result<Vec<u8>, PayloadError> {
     let mut out = Vec::with_capacity(body.len() + 48);
     let mut value = Vec::with_capacity(64);
     let mut fields = Fields::of(body);
@@ -213,15 +212,7 @@ fn replace_value(body: &[u8], of_value: &Message, replacement: &Replacement) -> 
             _ => out.extend(&body[field.start..field.end]),
         }
     }
-    match replacement {
-        Replacement::String(text) => put_bytes(&mut value, v::STRING, text.as_bytes()),
-        Replacement::Location { latitude, longitude } => {
-            let mut location = Vec::with_capacity(18);
-            put_double(&mut location, v::LATITUDE, *latitude);
-            put_double(&mut location, v::LONGITUDE, *longitude);
-            put_bytes(&mut value, v::LOCATION, &location);
-        }
-    }
+    value.extend(member);
     put_bytes(&mut out, v::VALUE, &value);
     Ok(out)
 }
@@ -243,23 +234,25 @@ fn value_message() -> &'static Message {
 }
 
 /// Reads `(37.412374 N, 122.145867 W)`: south and west are negative.
-fn location(text: &str) -> Option<(f64, f64)> {
-    let (latitude, longitude) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-    Some((coordinate(latitude, 'N', 'S')?, coordinate(longitude, 'E', 'W')?))
+fn location(text: &[u8]) -> Option<(f64, f64)> {
+    let inside = text.strip_prefix(b"(")?.strip_suffix(b")")?;
+    let comma = memchr::memchr(b',', inside)?;
+    let (latitude, longitude) = (&inside[..comma], &inside[comma + 1..]);
+    Some((coordinate(latitude, b'N', b'S')?, coordinate(longitude, b'E', b'W')?))
 }
 
-fn coordinate(text: &str, positive: char, negative: char) -> Option<f64> {
-    let text = text.trim_matches(' ');
-    let direction = text.chars().next_back()?;
-    let number = text[..text.len() - direction.len_utf8()].trim_end_matches(' ');
+fn coordinate(text: &[u8], positive: u8, negative: u8) -> Option<f64> {
+    let (&direction, number) = without_spaces(text).split_last()?;
+    let number = without_spaces_behind(number);
     // `parse` knows words for infinities and such, which are no coordinates.
     if !number
-        .bytes()
+        .iter()
         .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
     {
         return None;
     }
-    let number = number.parse::<f64>().ok().filter(|number| number.is_finite())?;
+    let number = std::str::from_utf8(number).ok()?.parse::<f64>().ok();
+    let number = number.filter(|number| number.is_finite())?;
     if direction == positive {
         Some(number)
     } else if direction == negative {
@@ -269,28 +262,50 @@ fn coordinate(text: &str, positive: char, negative: char) -> Option<f64> {
     }
 }
 
+fn without_spaces(mut text: &[u8]) -> &[u8] {
+    while let [b' ', rest @ ..] = text {
+        text = rest;
+    }
+    without_spaces_behind(text)
+}
+
+fn without_spaces_behind(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b' '] = text {
+        text = rest;
+    }
+    text
+}
+
 /// A number in scientific notation with five decimals instead, as a 32-bit float has it.
 ///
 /// `^[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)$`: there is a point, a digit beside it, and an exponent.
-fn five_decimals(text: &str) -> Option<String> {
-    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let (mantissa, exponent) = without_sign(text).split_once(['e', 'E'])?;
-    let exponent = without_sign(exponent);
-    let (whole, fraction) = mantissa.split_once('.')?;
-    if !is_digits(whole)
-        || !is_digits(fraction)
-        || !is_digits(exponent)
-        || exponent.is_empty()
-        || whole.is_empty() && fraction.is_empty()
-    {
+fn five_decimals(text: &[u8]) -> Option<String> {
+    // From the front, so that a long text that is no number is left at its first letter.
+    let (whole, rest) = digits(without_sign(text));
+    let (fraction, rest) = digits(rest.strip_prefix(b".")?);
+    let (b'e' | b'E', exponent) = rest.split_first()? else {
+        return None;
+    };
+    let (exponent, rest) = digits(without_sign(exponent));
+    if whole.is_empty() && fraction.is_empty() || exponent.is_empty() || !rest.is_empty() {
         return None;
     }
-    let number = text.parse::<f32>().ok().filter(|number| number.is_finite())?;
+    let number = std::str::from_utf8(text).ok()?.parse::<f32>().ok();
+    let number = number.filter(|number| number.is_finite())?;
     Some(format!("{number:.5}"))
 }
 
-fn without_sign(number: &str) -> &str {
-    number.strip_prefix(['+', '-']).unwrap_or(number)
+fn without_sign(number: &[u8]) -> &[u8] {
+    match number {
+        [b'+' | b'-', rest @ ..] => rest,
+        _ => number,
+    }
+}
+
+/// The digits at the beginning, and the rest.
+fn digits(text: &[u8]) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit());
+    text.split_at(end.unwrap_or(text.len()))
 }
 
 /// An alert with its times put right, if one of them is in milliseconds.
