@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
-use rustix::process::setpriority_process;
 use tokio::time::Instant;
 
 use super::kafka_client::{Context, Said, Settings};
@@ -36,8 +34,6 @@ const WINDOW_BYTES: usize = 2 << 20;
 const OVERHEAD: usize = 1 << 10;
 /// No more records than this are in flight, however small they are.
 pub(super) const WINDOW_RECORDS: usize = WINDOW_BYTES / OVERHEAD;
-/// How much the threads of librdkafka give way to the gateway's own: vehicles and live feeds go before a backlog.
-const NICENESS: i32 = 10;
 /// So long nothing of what is in flight is confirmed before that is told. librdkafka's own word comes with its timeout,
 /// after a minute, and a broker that hangs keeps its connections.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -63,11 +59,14 @@ impl Destination for Kafka {
             let reports = Arc::new(Reports::default());
             let context = Context::new(&self.name, Arc::clone(&reports), Arc::clone(&self.said));
             let client = self.client.with_secrets().map_err(SessionError)?;
-            let producer = tokio::task::spawn_blocking(move || producer(&client, context)).await;
-            let producer =
-                producer.map_err(|error| SessionError(format!("no thread to make a producer: {error}")))??;
+            // Reads certificates, and makes threads.
+            let made = tokio::task::spawn_blocking(move || client.create_with_context(context)).await;
+            let made = made.map_err(|error| SessionError(format!("no thread to make a producer: {error}")))?;
+            let producer: ThreadedProducer<Context> =
+                made.map_err(|error| SessionError(format!("cannot make a producer: {error}")))?;
             let session: Box<dyn Session> = Box::new(Producing {
                 namespace: self.namespace.clone(),
+                topic: String::new(),
                 producer,
                 reports,
                 fatal: None,
@@ -81,21 +80,10 @@ impl Destination for Kafka {
     }
 }
 
-/// Made by a thread that is made for it, because librdkafka's take over its niceness.
-fn producer(client: &ClientConfig, context: Context) -> Result<ThreadedProducer<Context>, SessionError> {
-    let nicely = || {
-        if let Err(error) = setpriority_process(None, NICENESS) {
-            tracing::debug!(%error, "librdkafka's threads do not give way to others");
-        }
-        client.create_with_context(context)
-    };
-    let made = std::thread::scope(|scope| scope.spawn(nicely).join());
-    let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    made.map_err(|error| SessionError(format!("cannot make a producer: {error}")))
-}
-
 struct Producing {
     namespace: String,
+    /// The topic of the record before: hardly ever another one.
+    topic: String,
     producer: ThreadedProducer<Context>,
     reports: Arc<Reports>,
     /// The fatal error, and until when the last reports are waited for.
@@ -120,12 +108,15 @@ impl Session for Producing {
 
     fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
         let record = &queued.record;
-        let topic = format!("{}_{}", self.namespace, record.record_type);
-        if let Some(reason) = unusable(&topic) {
-            return Err(Rejected::ForGood(reason));
+        if self.topic.get(self.namespace.len() + 1..) != Some(&*record.record_type) {
+            let topic = format!("{}_{}", self.namespace, record.record_type);
+            if let Some(reason) = unusable(&topic) {
+                return Err(Rejected::ForGood(reason));
+            }
+            self.topic = topic;
         }
         let bytes = payload.len() + record.txid.len() + OVERHEAD;
-        let message = BaseRecord::with_opaque_to(&topic, Box::new((queued.id.number, bytes)))
+        let message = BaseRecord::with_opaque_to(&self.topic, Box::new((queued.id.number, bytes)))
             .key(&*record.vin)
             .payload(&*payload)
             .timestamp(i64::try_from(record.received_at).unwrap_or_default())

@@ -28,10 +28,13 @@ pub(super) enum Report {
 pub(super) struct Reports {
     waiting: Mutex<Vec<Report>>,
     first: Notify,
+    enough: Notify,
 }
 
-/// Reports come one by one, and many: who listens is woken for the first, and takes those that come meanwhile with it.
-const MEANWHILE: Duration = Duration::from_micros(500);
+/// Reports come one by one, and many: who listens is woken for the first, and takes those that come meanwhile with it,
+/// or as soon as they are a good part of what may be in flight.
+const MEANWHILE: Duration = Duration::from_millis(1);
+const ENOUGH: usize = WINDOW_RECORDS / 8;
 
 impl Reports {
     /// All that are there, once one is. Cancel-safe.
@@ -42,7 +45,10 @@ impl Reports {
                 return reports;
             }
             self.first.notified().await;
-            tokio::time::sleep(MEANWHILE).await;
+            // Whichever comes first.
+            tokio::time::timeout(MEANWHILE, self.enough.notified())
+                .await
+                .unwrap_or_default();
         }
     }
 
@@ -53,8 +59,10 @@ impl Reports {
         if waiting.len() < 2 * WINDOW_RECORDS {
             waiting.push(report);
         }
-        if waiting.len() == 1 {
-            self.first.notify_one();
+        match waiting.len() {
+            1 => self.first.notify_one(),
+            ENOUGH => self.enough.notify_one(),
+            _ => {}
         }
     }
 

@@ -43,6 +43,11 @@ impl Flow {
         }
     }
 
+    /// Whether there is anything to reckon with.
+    pub(super) fn has_limits(&self) -> bool {
+        self.limits.max_records_per_second.is_some() || self.limits.max_bytes_per_second.is_some()
+    }
+
     /// Until when the next record waits; `None`: it can go now.
     pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
         let one = self.limits.max_records_per_second;

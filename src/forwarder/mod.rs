@@ -3,6 +3,7 @@
 mod backoff;
 mod flight;
 mod flow;
+mod lane;
 mod pump;
 mod rules;
 mod status;

@@ -119,6 +119,11 @@ impl Pump {
         }
     }
 
+    /// Whether a broker on the other side confirms what it is sent, so that a backlog may drain to it.
+    pub fn has_broker(&self) -> bool {
+        matches!(self.status.kind, "kafka" | "mqtt")
+    }
+
     /// Whether its sessions outlast a hold: subscribers on this machine would have to come back after each, and miss what
     /// is sent before they have.
     pub(super) fn keeps_open(&self) -> bool {

@@ -45,6 +45,9 @@ pub enum StartError {
     /// Settings of destinations.
     #[error(transparent)]
     Destinations(#[from] DestinationErrors),
+    /// A destination's thread.
+    #[error("no thread for a destination: {0}; see LimitNOFILE= and TasksMax= of the service")]
+    Thread(#[source] std::io::Error),
     /// The queue's directory cannot be written to, in words for an operator.
     #[error("queue.path: {0}")]
     QueuePath(String),
@@ -138,7 +141,11 @@ impl Gateway {
         let (pumps_stop, pumps_abort) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         for pump in pumps {
-            tasks.spawn(pump.run(pumps_stop.clone(), pumps_abort.clone()));
+            let (stop, abort) = (pumps_stop.clone(), pumps_abort.clone());
+            match pump.has_broker() {
+                true => tasks.spawn(pump.run_apart(stop, abort).map_err(StartError::Thread)?),
+                false => tasks.spawn(pump.run(stop, abort)),
+            };
         }
         let address = socket.local_addr().unwrap_or(config.listener.bind);
         let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());

@@ -1,0 +1,60 @@
+//! A thread of its own for the pump of a broker, with a low priority: where processors are few, vehicles and live feeds
+//! go before a backlog.
+//!
+//! Invariant: whatever such a pump does, and whatever the client library under it does, it takes no time from those that
+//! have no thread of their own, but where a processor has nothing else to do.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use rustix::process::setpriority_process;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::pump::Pump;
+
+/// How much it gives way. The client libraries' own threads inherit it.
+const NICENESS: i32 = 10;
+/// What still hangs in a resolver, for instance, does not hold up the end.
+const LEFTOVERS: Duration = Duration::from_millis(200);
+/// What Linux shows of a thread's name.
+const NAME_LENGTH: usize = 15;
+
+impl Pump {
+    /// Runs like [`Pump::run`], in a thread that begins at once. The future ends with it; dropped, it ends the pump.
+    pub fn run_apart(
+        self,
+        stop: CancellationToken,
+        abort: CancellationToken,
+    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let dropped = CancellationToken::new();
+        let drop_guard = dropped.clone().drop_guard();
+        let (ends, ended) = oneshot::channel::<()>();
+        let mut name = format!("to {}", self.name);
+        name.truncate(NAME_LENGTH);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let _ends = ends;
+            if let Err(error) = setpriority_process(None, NICENESS) {
+                tracing::debug!(destination = %self.name, %error, "its thread does not give way to others");
+            }
+            runtime.block_on(async {
+                tokio::select! {
+                    () = self.run(stop, abort) => {}
+                    () = dropped.cancelled() => {}
+                }
+            });
+            runtime.shutdown_timeout(LEFTOVERS);
+        })?;
+        Ok(async move {
+            let _ends_it = drop_guard;
+            // Nothing is ever sent: the thread lets go of its half when it ends.
+            ended.await.unwrap_or_default();
+            if thread.join().is_err() {
+                tracing::error!("a destination's thread has panicked");
+            }
+        })
+    }
+}
