@@ -1,8 +1,8 @@
 //! What a vehicle sends twice is stored once: by VIN, record type, transaction id and payload, all four.
 //!
-//! A record is known from the moment that its commit has succeeded, never before: who sends it again is told that it is
-//! on the disk. The window belongs to the writer's thread and is gone with it; a start fills it anew from the newest
-//! segments, with nothing that was not verified.
+//! Who sends a record again is told that it is on the disk, so none stays known whose commit has failed. The window
+//! belongs to the writer's thread and is gone with it; a start fills it anew from the newest segments, with nothing that
+//! was not verified.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -67,10 +67,10 @@ pub(super) struct Duplicates {
     known: Window,
 }
 
-/// What a batch has that is not stored yet.
-#[derive(Debug)]
+/// What a batch adds, until it is known whether it is stored.
+#[derive(Debug, Default)]
 pub(super) struct Fresh {
-    fingerprints: Window,
+    added: usize,
     /// How many of its submissions are not to be stored.
     pub(super) duplicates: usize,
 }
@@ -83,33 +83,28 @@ impl Duplicates {
         }
     }
 
-    /// Marks what is on the disk already, and what is in the batch before.
-    pub(super) fn mark(&self, batch: &mut [Submission]) -> Fresh {
-        let mut fresh = Fresh {
-            // A batch is bounded in bytes, and so is this.
-            fingerprints: Window::new(if self.known.limit() == 0 { 0 } else { u64::MAX }),
-            duplicates: 0,
-        };
+    /// Marks what is on the disk already, and what is in the batch before. What is neither is known from here on, unless
+    /// it is forgotten again: nobody is told of a duplicate before its batch is on the disk, and this is the only thread.
+    pub(super) fn mark(&mut self, batch: &mut [Submission]) -> Fresh {
+        let mut fresh = Fresh::default();
         if self.known.limit() == 0 {
             return fresh;
         }
         self.known
             .fetch(batch.iter().filter_map(|submission| submission.fingerprint));
         for submission in batch {
-            let Some(fingerprint) = submission.fingerprint else {
-                continue;
-            };
-            submission.duplicate = self.known.contains(fingerprint) || !fresh.fingerprints.insert(fingerprint);
-            fresh.duplicates += usize::from(submission.duplicate);
+            if let Some(fingerprint) = submission.fingerprint {
+                submission.duplicate = !self.known.insert(fingerprint);
+                fresh.duplicates += usize::from(submission.duplicate);
+                fresh.added += usize::from(!submission.duplicate);
+            }
         }
         fresh
     }
 
-    /// The batch is on the disk.
-    pub(super) fn remember(&mut self, fresh: &Fresh) {
-        fresh.fingerprints.iter().for_each(|fingerprint| {
-            self.known.insert(fingerprint);
-        });
+    /// The batch is not on the disk.
+    pub(super) fn forget(&mut self, fresh: &Fresh) {
+        self.known.take_back(fresh.added);
     }
 
     /// Takes another size; of what it knows, the newest stay.

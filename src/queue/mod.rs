@@ -29,6 +29,7 @@ mod quarantine;
 mod reader;
 mod real_disk;
 mod recovery;
+mod release;
 mod retention;
 mod retry;
 mod salvage;

@@ -20,6 +20,7 @@ use super::lost::Lost;
 use super::positions::Positions;
 use super::quarantine::Quarantine;
 use super::real_disk::{self, RealDisk};
+use super::release::Release;
 use super::segments::{Segments, SegmentsError};
 use super::storage::{self, Disk, StorageError};
 use super::tail::Tail;
@@ -161,6 +162,7 @@ impl Queue {
             dead_letters,
             duplicates,
             next,
+            release: Release::default(),
             no_space: None,
             plenty: None,
             started: Instant::now(),

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::WhenFull;
+use super::release::Removed;
 use super::writer::{Writer, WriterError};
 
 /// What a commit can take on the disk beyond its payload: redb's own pages.
@@ -63,7 +64,7 @@ impl Writer {
                 .positions
                 .drop_before(first, end, all, &self.shared.skipped, &reason)
                 == 0
-                || self.remove_consumed()? == 0
+                || self.remove_consumed()?.segments == 0
             {
                 return Ok(Some(reason));
             }
@@ -102,7 +103,8 @@ impl Writer {
 
     fn clear_up(&mut self) -> Result<(), WriterError> {
         self.bound_backlogs();
-        self.remove_consumed()?;
+        let removed = self.remove_consumed()?;
+        self.release.soon(removed);
         self.expire()?;
         match self.full_reason() {
             Some(_) => self.drain_open(),
@@ -173,7 +175,7 @@ impl Writer {
                 &self.shared.skipped,
                 "they are older than queue.max_age",
             );
-            if self.remove_consumed()? == 0 {
+            if self.remove_consumed()?.segments == 0 {
                 break;
             }
         }
@@ -203,7 +205,7 @@ impl Writer {
     }
 
     /// Saves the cursors if they moved, then unlinks what every destination has passed.
-    pub(super) fn remove_consumed(&mut self) -> Result<usize, WriterError> {
+    pub(super) fn remove_consumed(&mut self) -> Result<Removed, WriterError> {
         self.save_cursors(self.next)?;
         // A segment in which everybody has passed everything need not wait until it is full.
         let oldest = self.shared.positions.oldest().unwrap_or(self.next);

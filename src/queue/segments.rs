@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use super::journal::Journal;
 use super::meta::{self, Meta};
 use super::quarantine::Quarantine;
+use super::release::{self, Removed};
 use super::sealed::Damaged;
 pub(crate) use super::sealed::ReadHandle;
 use super::segment::{Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError};
-use super::storage::{self, Disk, StorageError, failed};
+use super::storage::{self, Access, Disk, StorageError, failed};
 use crate::record::stored::QueueId;
 
 /// Why the directory could not be used.
@@ -215,12 +216,15 @@ impl Segments {
     }
 
     /// Unlinks the sealed segments that hold nothing at or after `number`, and sets aside those of them that are damaged.
-    /// Returns how many.
-    pub(crate) fn remove_below(&self, number: u64) -> Result<usize, SegmentsError> {
-        let mut removed = 0;
+    pub(crate) fn remove_below(&self, number: u64) -> Result<Removed, SegmentsError> {
+        let mut removed = Removed::default();
         while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
+            // While it is open, to lose its name takes no time.
+            if removed.files.len() < release::AT_ONCE {
+                removed.files.extend(self.disk.open(&self.path(first), Access::Read));
+            }
             if let Err(error) = self.dispose(first, end) {
                 self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
                 return Err(error.into());
@@ -230,7 +234,11 @@ impl Segments {
             listed.damaged.remove(&first);
             listed.kept.remove(&first);
             tracing::debug!(first, end, "segment consumed");
-            removed += 1;
+            removed.segments += 1;
+        }
+        // Once for all of them: each sync makes the file system commit what it has changed.
+        if removed.segments > 0 {
+            storage::sync_dir(&*self.disk, &self.dir)?;
         }
         Ok(removed)
     }
@@ -245,7 +253,7 @@ impl Segments {
                 Err(error) => tracing::warn!(%error, "a damaged segment is removed: it cannot be set aside"),
             }
         }
-        storage::remove(&*self.disk, &path)
+        self.disk.remove(&path).map_err(failed("remove", &path))
     }
 
     /// Chunks from the one that holds `from` or, if it is not there, the next that exists. `None`: nothing is left.

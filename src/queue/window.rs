@@ -8,6 +8,8 @@
 const BYTES: u64 = (size_of::<u128>() + 2 * size_of::<u32>()) as u64;
 /// Places in the first step.
 const FIRST: usize = 64;
+/// No record's fingerprint, or of one in 2^128: what stands in a place that was given back.
+const NOTHING: u128 = 0;
 
 /// Fingerprints, as many as there is room for.
 #[derive(Debug, Default)]
@@ -38,12 +40,12 @@ impl Window {
 
     /// How many it holds.
     pub fn len(&self) -> usize {
-        self.ring.len()
+        self.iter().count()
     }
 
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
-        self.ring.is_empty()
+        self.iter().next().is_none()
     }
 
     /// Bytes that it has allocated.
@@ -58,8 +60,11 @@ impl Window {
 
     /// Adds one, in place of the oldest if there is no room. `false`: it is among them already, and as old as it was.
     pub fn insert(&mut self, fingerprint: u128) -> bool {
-        if self.limit == 0 || self.contains(fingerprint) {
+        if self.contains(fingerprint) {
             return false;
+        }
+        if self.limit == 0 || fingerprint == NOTHING {
+            return true;
         }
         let place = match self.ring.len() == self.limit {
             true => {
@@ -79,10 +84,25 @@ impl Window {
         true
     }
 
+    /// Takes the newest out again, so many of them. Those that had to go for them do not come back: until the ring has come
+    /// round, it holds so many fewer.
+    pub fn take_back(&mut self, newest: usize) {
+        let places = self.ring.len();
+        for back in 1..=newest.min(places) {
+            let place = (self.oldest + places - back) % places;
+            self.forget(self.ring[place]);
+            self.ring[place] = NOTHING;
+        }
+        if self.oldest == 0 && places < self.limit {
+            self.ring.truncate(places.saturating_sub(newest));
+        }
+    }
+
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = u128> + '_ {
         let (newer, older) = self.ring.split_at(self.oldest);
-        older.iter().chain(newer).copied()
+        let all = older.iter().chain(newer).copied();
+        all.filter(|fingerprint| *fingerprint != NOTHING)
     }
 
     /// Room for one more: the ring and the table grow together.
@@ -106,6 +126,9 @@ impl Window {
 
     /// Takes one out of the table. What lies behind it moves up, so that a search still ends at the first free slot.
     fn forget(&mut self, fingerprint: u128) {
+        if fingerprint == NOTHING {
+            return;
+        }
         let Some(mut free) = self.slot_of(fingerprint) else {
             return;
         };
@@ -171,13 +194,50 @@ mod tests {
     /// Few enough that they meet again, and crowded at both ends of the table.
     fn fingerprint(n: u8) -> u128 {
         match n {
-            0..64 => u128::from(n),
+            0..64 => u128::from(n) + 1,
             64..128 => u128::MAX - u128::from(n),
             _ => u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
         }
     }
 
     proptest! {
+        /// Of each batch what was new is taken back again if the batch failed; the model holds the place of what was.
+        #[test]
+        fn what_a_failed_batch_left_is_taken_back(
+            limit in 1_usize..100,
+            batches in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..40), any::<bool>()), 0..30),
+        ) {
+            let mut window = Window::new(limit as u64 * BYTES);
+            let mut newest: VecDeque<Option<u8>> = VecDeque::new();
+            for (batch, failed) in batches {
+                let mut fresh = 0;
+                for n in batch {
+                    let new = !newest.contains(&Some(n));
+                    prop_assert_eq!(window.insert(fingerprint(n)), new);
+                    if new {
+                        fresh += 1;
+                        newest.push_back(Some(n));
+                        newest.drain(..newest.len().saturating_sub(limit));
+                    }
+                }
+                if failed {
+                    window.take_back(fresh);
+                    let full = newest.len() == limit;
+                    let left = newest.len().saturating_sub(fresh);
+                    newest.truncate(left);
+                    if full {
+                        newest.resize(limit, None);
+                    }
+                }
+                let expected: Vec<_> = newest.iter().flatten().map(|n| fingerprint(*n)).collect();
+                prop_assert_eq!(window.iter().collect::<Vec<_>>(), expected);
+                prop_assert!(window.bytes() <= limit * BYTES as usize);
+            }
+            for n in 0..=u8::MAX {
+                prop_assert_eq!(window.contains(fingerprint(n)), newest.contains(&Some(n)), "{}", n);
+            }
+        }
+
         #[test]
         fn it_holds_the_newest_and_no_other(limit in 1_u64..200, came in proptest::collection::vec(any::<u8>(), 0..600)) {
             let mut window = Window::new(limit * BYTES);
@@ -215,7 +275,7 @@ mod tests {
     #[test]
     fn one_without_room_holds_nothing() {
         let mut window = Window::new(0);
-        assert!(!window.insert(1));
+        assert!(window.insert(1), "it is new each time");
         assert!(!window.contains(1));
         assert_eq!(window.bytes(), 0);
     }

@@ -11,6 +11,7 @@ use super::cursor::{CursorError, CursorFile, RESERVE, Saved};
 use super::dead_letters::DeadLetters;
 use super::duplicates::{Duplicates, Fresh};
 use super::inlet::{Item, Refusal, Submission};
+use super::release::Release;
 use super::segment::Chunk;
 use super::segments::SegmentsError;
 use super::{Settings, Shared};
@@ -52,6 +53,7 @@ pub struct Writer {
     pub(super) dead_letters: DeadLetters,
     pub(super) duplicates: Duplicates,
     pub(super) next: u64,
+    pub(super) release: Release,
     /// When a write failed for lack of space, and what the disk said was free then.
     pub(super) no_space: Option<(Instant, u64)>,
     /// When the disk was asked last and had much more room than is needed.
@@ -115,7 +117,7 @@ impl Writer {
         let fresh = self.duplicates.mark(&mut batch);
         match self.store(&batch) {
             Ok(None) => {
-                self.remember(&fresh);
+                self.count_duplicates(&fresh);
                 self.shared.inlet.committed(batch);
                 return Ok(());
             }
@@ -129,6 +131,7 @@ impl Writer {
             }
             Err(error) => return Err(error),
         }
+        self.duplicates.forget(&fresh);
         self.shared.counts.refused(batch.len());
         self.shared.inlet.refuse(batch, Refusal::Full);
         Ok(())
@@ -180,9 +183,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// The batch is on the disk: what is in it is known from here on.
-    fn remember(&mut self, fresh: &Fresh) {
-        self.duplicates.remember(fresh);
+    fn count_duplicates(&self, fresh: &Fresh) {
         if fresh.duplicates > 0 {
             self.shared.counts.duplicates(fresh.duplicates);
             tracing::debug!(
