@@ -43,8 +43,10 @@ if [ "$profile" = release ]; then
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     export CARGO_TARGET_DIR=$root/target/package
     export RUSTFLAGS="--remap-path-prefix=$root=/build/waystation --remap-path-prefix=$cargo_home=/build/cargo -Clink-arg=-Wl,-z,pack-relative-relocs"
-    export CFLAGS="-ffile-prefix-map=$root=/build/waystation -ffile-prefix-map=$cargo_home=/build/cargo"
-    export CXXFLAGS=$CFLAGS
+    export CXXFLAGS="-ffile-prefix-map=$root=/build/waystation -ffile-prefix-map=$cargo_home=/build/cargo"
+    # Beside them what .cargo/config.toml has, which an environment replaces.
+    flags_of() { sed -n "s/^$1 = \"\(.*\)\"$/\1/p" .cargo/config.toml; }
+    export CFLAGS="$CXXFLAGS $(flags_of CFLAGS)" AWS_LC_SYS_CFLAGS="$CXXFLAGS $(flags_of AWS_LC_SYS_CFLAGS)"
 fi
 cargo build "${build[@]}" >&2
 mkdir -p target/packaging

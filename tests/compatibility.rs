@@ -81,7 +81,7 @@ fn mqtt_messages() -> Vec<(&'static str, Value)> {
 }
 
 fn run_session(daemon: &Daemon, endpoint: &str, broker: u16) -> Value {
-    fs::write(daemon.path("descriptors"), proto::pool().encode_to_vec()).unwrap();
+    fs::write(daemon.path("descriptors"), proto::DESCRIPTORS).unwrap();
     let output = zmq::python()
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/session.py"))
         .arg(daemon.path("descriptors"))

@@ -41,7 +41,7 @@ fn decoded_records_say_what_googles_library_says() {
     );
     let mut daemon = Daemon::new(1, "commit_delay = \"0ms\"", &rest);
     daemon.start();
-    fs::write(daemon.path("descriptors"), proto::pool().encode_to_vec()).unwrap();
+    fs::write(daemon.path("descriptors"), proto::DESCRIPTORS).unwrap();
     let output = zmq::python()
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/json_form.py"))
         .arg(daemon.path("descriptors"))

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, error::Error};
 
-use prost_reflect::{FieldDescriptor, Kind};
-use waystation::record::proto::pool;
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind};
+use waystation::record::proto::DESCRIPTORS;
 
 const TABLE: &str = include_str!("data/payload-fields.tsv");
 
@@ -46,8 +46,9 @@ fn in_package(full_name: &str, package: &str) -> String {
 
 /// The rows that the compiled protos would have in the table.
 fn compiled() -> BTreeSet<String> {
+    let pool = DescriptorPool::decode(DESCRIPTORS).expect("build.rs wrote these");
     let mut rows = BTreeSet::new();
-    for enumeration in pool().all_enums() {
+    for enumeration in pool.all_enums() {
         let package = enumeration.package_name();
         if !PACKAGES.contains(&package) {
             continue;
@@ -57,7 +58,7 @@ fn compiled() -> BTreeSet<String> {
             rows.insert(format!("{package}\tenum\t{of}\t{name}\t{number}\t"));
         }
     }
-    for message in pool().all_messages() {
+    for message in pool.all_messages() {
         let package = message.package_name();
         if !PACKAGES.contains(&package) || message.is_map_entry() {
             continue;

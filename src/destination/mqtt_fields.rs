@@ -215,7 +215,7 @@ fn put_message_value(json: &mut Json, message: &Tree<'_>) {
         Some("TireLocation") => {
             json.text.push('{');
             for field in message.of.fields().filter(|field| message.bool(field.number)) {
-                json.name(&field.name);
+                json.name(field.name);
                 json.bool(true);
             }
             json.text.push('}');
@@ -252,7 +252,7 @@ fn number_of(message: &'static schema::Message, name: &str) -> Option<u32> {
 fn numbers(json: &mut Json, message: &Tree<'_>) {
     json.text.push('{');
     for field in message.of.fields() {
-        json.name(&field.name);
+        json.name(field.name);
         match message.get(field.number) {
             Some(Value::Double(number)) => json.double(*number),
             _ => json.double(0.0),

@@ -56,7 +56,7 @@ fn put_message(out: &mut String, message: &Message<'_>) -> Result<(), JsonError>
         }
         out.push_str(separator);
         separator = ",";
-        put_string(out, &field.json_name);
+        put_string(out, field.json_name);
         out.push(':');
         match value {
             Some(value) => put_value(out, value)?,

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 use serde_json::{Value as Json, json};
 
@@ -14,7 +15,7 @@ use super::{JsonError, decoded};
 use crate::record::{
     payload::{Kind, validate},
     proto::{
-        pool,
+        DESCRIPTORS,
         vehicle_alerts::{VehicleAlert, VehicleAlerts},
         vehicle_data::{
             Datum, Doors, Field, LocationValue, Payload, Time, TireLocation, Value, value::Value as Member,
@@ -252,6 +253,8 @@ fn a_record_of_an_unknown_type_has_no_json_form() {
     assert_eq!(decoded("canlogs", b""), Err(JsonError::NotDecodable("canlogs".into())));
 }
 
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap());
+
 /// What prost-reflect leaves out: messages that are not set.
 fn without_nulls(json: Json) -> Json {
     match json {
@@ -281,7 +284,7 @@ proptest! {
         };
         let ours = decoded(record_type, &payload);
         prop_assert!(validate(kind, &payload).is_err() || !matches!(ours, Err(JsonError::Payload(_))));
-        let descriptor = pool().get_message_by_name(kind.message_name()).unwrap();
+        let descriptor = POOL.get_message_by_name(kind.message_name()).unwrap();
         let Ok(message) = DynamicMessage::decode(descriptor, &payload[..]) else {
             return Ok(());
         };

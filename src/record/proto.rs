@@ -2,10 +2,6 @@
 //!
 //! Invariant: both come from the same files in the same build, so a name that one has, the other has too.
 
-use std::sync::OnceLock;
-
-use prost_reflect::DescriptorPool;
-
 macro_rules! generated {
     ($(#[$doc:meta])* $module:ident, $package:literal) => {
         $(#[$doc])*
@@ -45,12 +41,6 @@ generated!(
     export, "waystation.export"
 );
 
-static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
-
-/// The descriptors of every message in `protos/`, `google.protobuf.Timestamp` included. Built on first use.
-pub fn pool() -> &'static DescriptorPool {
-    static POOL: OnceLock<DescriptorPool> = OnceLock::new();
-    POOL.get_or_init(|| {
-        DescriptorPool::decode(DESCRIPTORS).expect("build.rs wrote these descriptors in this very build")
-    })
-}
+/// The descriptors of every message in `protos/`, `google.protobuf.Timestamp` included, as a `FileDescriptorSet`: for who
+/// wants to read records without compiling them in.
+pub static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -52,7 +52,8 @@ impl Kind {
     }
 
     /// The full name of its protobuf message.
-    pub fn message_name(self) -> &'static str {
+    #[cfg(test)]
+    pub(crate) fn message_name(self) -> &'static str {
         match self {
             Self::Vehicle => "telemetry.vehicle_data.Payload",
             Self::Alerts => "telemetry.vehicle_alerts.VehicleAlerts",

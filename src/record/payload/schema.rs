@@ -1,29 +1,24 @@
-//! The messages that records are made of, compiled once from the descriptors into compact tables.
+//! The messages that records are made of, as compact tables, which `build.rs` makes of the descriptors.
 //!
 //! Invariant: every field of `Payload`, `VehicleAlerts`, `VehicleErrors` and `VehicleConnectivity` and of the messages in them
 //! is here, under its number, and no message holds itself, so that a walk along these tables ends.
 
-use std::{collections::HashMap, sync::OnceLock};
-
-use prost_reflect::{EnumDescriptor, FieldDescriptor, MessageDescriptor};
-
 use super::{Kind, wire::Wire};
-use crate::record::proto;
 
 /// One message type.
 #[derive(Debug)]
 pub(crate) struct Message {
-    pub(crate) name: String,
+    pub(crate) name: &'static str,
     /// By field number; `None` for numbers without a field.
-    fields: Vec<Option<Field>>,
+    fields: &'static [Option<Field>],
 }
 
 /// One field of a message type.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) number: u32,
-    pub(crate) name: String,
-    pub(crate) json_name: String,
+    pub(crate) name: &'static str,
+    pub(crate) json_name: &'static str,
     pub(crate) shape: Shape,
     pub(crate) repeated: bool,
     /// Whether it is a member of a oneof. No message here has more than one.
@@ -44,31 +39,21 @@ pub(crate) enum Shape {
     Map(usize),
 }
 
-/// One enum: its values' names by number.
+/// One enum: its values' names, in the order of their numbers.
 #[derive(Debug)]
 pub(crate) struct Enum {
-    names: HashMap<i32, String>,
-}
-
-/// All tables.
-#[derive(Debug, Default)]
-struct Schema {
-    messages: Vec<Message>,
-    enums: Vec<Enum>,
-    roots: [usize; 4],
-    places: HashMap<String, usize>,
+    names: &'static [(i32, &'static str)],
 }
 
 impl Message {
     /// The message that a record of this kind is.
     pub(crate) fn root(kind: Kind) -> &'static Self {
-        let schema = schema();
-        &schema.messages[schema.roots[kind as usize]]
+        &MESSAGES[ROOTS[kind as usize]]
     }
 
     /// The message at a place that a [`Shape`] names.
     pub(crate) fn at(place: usize) -> &'static Self {
-        &schema().messages[place]
+        &MESSAGES[place]
     }
 
     #[inline]
@@ -99,105 +84,42 @@ impl Field {
 
 impl Enum {
     pub(crate) fn at(place: usize) -> &'static Self {
-        &schema().enums[place]
+        &ENUMS[place]
     }
 
-    pub(crate) fn name(&self, number: i32) -> Option<&str> {
-        self.names.get(&number).map(String::as_str)
+    pub(crate) fn name(&self, number: i32) -> Option<&'static str> {
+        let at = self.names.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(self.names[at].1)
     }
 
-    /// All values with their names, in no order.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (i32, &str)> {
-        self.names.iter().map(|(number, name)| (*number, name.as_str()))
-    }
-}
-
-fn schema() -> &'static Schema {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let mut schema = Schema::default();
-        for kind in Kind::ALL {
-            let descriptor = proto::pool()
-                .get_message_by_name(kind.message_name())
-                .expect("protos/ has the message of every kind");
-            schema.roots[kind as usize] = schema.message(&descriptor);
-        }
-        schema
-    })
-}
-
-impl Schema {
-    fn message(&mut self, descriptor: &MessageDescriptor) -> usize {
-        if let Some(place) = self.places.get(descriptor.full_name()) {
-            return *place;
-        }
-        let mut fields = Vec::new();
-        for field in descriptor.fields() {
-            let number = field.number() as usize;
-            fields.resize_with(fields.len().max(number + 1), || None);
-            fields[number] = self.shape(&field).map(|shape| Field {
-                number: field.number(),
-                name: field.name().to_owned(),
-                json_name: field.json_name().to_owned(),
-                shape,
-                repeated: field.is_list(),
-                in_oneof: field.containing_oneof().is_some(),
-            });
-        }
-        self.messages.push(Message {
-            name: descriptor.full_name().to_owned(),
-            fields,
-        });
-        let place = self.messages.len() - 1;
-        self.places.insert(descriptor.full_name().to_owned(), place);
-        place
-    }
-
-    fn shape(&mut self, field: &FieldDescriptor) -> Option<Shape> {
-        use prost_reflect::Kind::{Bool, Double, Enum, Float, Int32, Int64, Message, String};
-        Some(match field.kind() {
-            Bool => Shape::Bool,
-            Int32 => Shape::Int32,
-            Int64 => Shape::Int64,
-            Float => Shape::Float,
-            Double => Shape::Double,
-            String => Shape::String,
-            Enum(descriptor) => Shape::Enum(self.enumeration(&descriptor)),
-            Message(descriptor) if field.is_map() => Shape::Map(self.message(&descriptor)),
-            Message(descriptor) => Shape::Message(self.message(&descriptor)),
-            // No field has such a type; a test says so.
-            _ => return None,
-        })
-    }
-
-    fn enumeration(&mut self, descriptor: &EnumDescriptor) -> usize {
-        if let Some(place) = self.places.get(descriptor.full_name()) {
-            return *place;
-        }
-        let names = descriptor
-            .values()
-            .map(|value| (value.number(), value.name().to_owned()))
-            .collect();
-        self.enums.push(Enum { names });
-        let place = self.enums.len() - 1;
-        self.places.insert(descriptor.full_name().to_owned(), place);
-        place
+    /// All values with their names.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (i32, &'static str)> {
+        self.names.iter().copied()
     }
 }
+
+include!(concat!(env!("OUT_DIR"), "/schema.rs"));
 
 #[cfg(test)]
 mod tests {
+    use prost_reflect::DescriptorPool;
+
     use super::*;
+    use crate::record::proto;
 
     #[test]
     fn every_field_of_the_descriptors_is_in_the_tables() {
-        for message in &schema().messages {
-            let descriptor = proto::pool()
-                .get_message_by_name(&message.name)
-                .expect("compiled from it");
+        let pool = DescriptorPool::decode(proto::DESCRIPTORS).expect("build.rs wrote these");
+        for kind in Kind::ALL {
+            assert_eq!(Message::root(kind).name, kind.message_name());
+        }
+        for message in &MESSAGES {
+            let descriptor = pool.get_message_by_name(message.name).expect("made of it");
             assert_eq!(message.fields().count(), descriptor.fields().len(), "{}", message.name);
             assert!(descriptor.oneofs().len() <= 1, "{}", message.name);
             for field in descriptor.fields() {
+                let known = message.field(field.number()).expect("as many as there are");
+                assert_eq!((known.name, known.json_name), (field.name(), field.json_name()));
                 // The shapes of repeated fields that the readers know.
                 if field.is_list() {
                     assert!(
@@ -214,6 +136,11 @@ mod tests {
                         panic!("a map's entries are messages");
                     };
                     assert!(entry.fields().all(|field| field.kind() == prost_reflect::Kind::String));
+                }
+                if let (prost_reflect::Kind::Enum(values), Shape::Enum(place)) = (field.kind(), known.shape) {
+                    for value in values.values() {
+                        assert_eq!(Enum::at(place).name(value.number()), Some(value.name()));
+                    }
                 }
             }
         }

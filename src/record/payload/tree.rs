@@ -159,8 +159,8 @@ impl<'a> Message<'a> {
             (Shape::Double, Wire::Fixed64(bits)) => Value::Double(f64::from_bits(bits)),
             (Shape::String, Wire::Bytes(bytes)) => {
                 Value::String(std::str::from_utf8(bytes).map_err(|_| PayloadError::Utf8 {
-                    message: &self.of.name,
-                    field: &field.name,
+                    message: self.of.name,
+                    field: field.name,
                 })?)
             }
             // Not of this field's type, which was looked at before.

@@ -42,8 +42,8 @@ fn check(message: &'static Message, of_data: bool, body: &[u8]) -> Result<u64, P
             }
             Shape::String if std::str::from_utf8(bytes).is_err() => {
                 return Err(PayloadError::Utf8 {
-                    message: &message.name,
-                    field: &known.name,
+                    message: message.name,
+                    field: known.name,
                 });
             }
             Shape::Enum(_) if known.repeated => {
