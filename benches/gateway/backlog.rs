@@ -196,7 +196,7 @@ fn starts(bench: &Bench, dir: &Path) -> Starts {
     };
     for _ in 0..bench.rounds {
         let gateway = Gateway::start(&setup(bench, dir));
-        let vehicles = Vehicles::connect(&load(bench, gateway.port, 100, 5_000.0, 3_600.0));
+        let vehicles = Vehicles::connect_silent(&load(bench, gateway.port, 100, 5_000.0, 3_600.0));
         let before = gateway.metric("waystation_commits_total");
         wait_for("it is in the middle of writing", Duration::from_secs(20), || {
             gateway.metric("waystation_commits_total") > before + 50.0

@@ -239,8 +239,19 @@ pub(crate) struct Vehicles(Process);
 
 impl Vehicles {
     pub(crate) fn connect(load: &Load) -> Self {
+        Self::with(load, Stdio::inherit())
+    }
+
+    /// Those of a gateway that is killed: what they say of that is no news.
+    pub(crate) fn connect_silent(load: &Load) -> Self {
+        Self::with(load, Stdio::null())
+    }
+
+    fn with(load: &Load, complaints: Stdio) -> Self {
         let words = serde_json::to_string(load).expect("plain values");
-        let (process, said) = Process::saying(role(Side::Load, "load", &[&words]));
+        let mut command = role(Side::Load, "load", &[&words]);
+        command.stderr(complaints);
+        let (process, said) = Process::saying(command);
         assert_eq!(said, CONNECTED, "the vehicles did not connect");
         Self(process)
     }

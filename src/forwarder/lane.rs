@@ -29,12 +29,12 @@ impl Pump {
         stop: CancellationToken,
         abort: CancellationToken,
     ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut name = format!("to {}", self.name);
+        name.truncate(NAME_LENGTH);
+        let runtime = Builder::new_current_thread().enable_all().thread_name(&name).build()?;
         let dropped = CancellationToken::new();
         let drop_guard = dropped.clone().drop_guard();
         let (ends, ended) = oneshot::channel::<()>();
-        let mut name = format!("to {}", self.name);
-        name.truncate(NAME_LENGTH);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             let _ends = ends;
             if let Err(error) = setpriority_process(None, NICENESS) {
