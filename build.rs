@@ -115,7 +115,7 @@ impl Tables {
             .values()
             .map(|value| (value.number(), value.name().to_owned()))
             .collect();
-        names.sort();
+        names.sort_by_key(|(number, _)| *number);
         // Of several names for one number the first counts, as in the readers of others.
         names.dedup_by_key(|(number, _)| *number);
         let mut text = String::new();

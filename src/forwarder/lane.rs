@@ -1,11 +1,13 @@
 //! A thread of its own for the pump of a broker, with a low priority: where processors are few, vehicles and live feeds
 //! go before a backlog.
 //!
-//! Invariant: whatever such a pump does, and whatever the client library under it does, it takes no time from those that
-//! have no thread of their own, but where a processor has nothing else to do.
+//! Invariant: whatever such a pump does, and whatever the client library under it does, it holds up those that have no
+//! thread of their own only while both want the same lock. It gets a processor's time when nothing else wants it, and a
+//! tenth of it otherwise, so that a backlog drains whatever comes in.
 
 use std::future::Future;
 use std::io;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::setpriority_process;
@@ -23,7 +25,8 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 const NAME_LENGTH: usize = 15;
 
 impl Pump {
-    /// Runs like [`Pump::run`], in a thread that begins at once. The future ends with it; dropped, it ends the pump.
+    /// Runs like [`Pump::run`], in a thread that has begun when this returns. The future ends with it; dropped, it ends the
+    /// pump.
     pub fn run_apart(
         self,
         stop: CancellationToken,
@@ -31,23 +34,37 @@ impl Pump {
     ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
         let mut name = format!("to {}", self.name);
         name.truncate(NAME_LENGTH);
-        let runtime = Builder::new_current_thread().enable_all().thread_name(&name).build()?;
         let dropped = CancellationToken::new();
         let drop_guard = dropped.clone().drop_guard();
+        let (begins, begun) = mpsc::sync_channel(1);
         let (ends, ended) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let _ends = ends;
-            if let Err(error) = setpriority_process(None, NICENESS) {
-                tracing::debug!(destination = %self.name, %error, "its thread does not give way to others");
-            }
-            runtime.block_on(async {
-                tokio::select! {
-                    () = self.run(stop, abort) => {}
-                    () = dropped.cancelled() => {}
+        let work = {
+            let name = name.clone();
+            move || {
+                let _ends = ends;
+                // Made here, because one that is let go of in another's task panics.
+                let made = Builder::new_current_thread().enable_all().thread_name(name).build();
+                let runtime = match made {
+                    Ok(runtime) => runtime,
+                    Err(error) => return begins.send(Err(error)).unwrap_or_default(),
+                };
+                begins.send(Ok(())).unwrap_or_default();
+                if let Err(error) = setpriority_process(None, NICENESS) {
+                    tracing::debug!(destination = %self.name, %error, "its thread does not give way to others");
                 }
-            });
-            runtime.shutdown_timeout(LEFTOVERS);
-        })?;
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = self.run(stop, abort) => {}
+                        () = dropped.cancelled() => {}
+                    }
+                });
+                runtime.shutdown_timeout(LEFTOVERS);
+            }
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(work)?;
+        begun
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("its thread has panicked")))?;
         Ok(async move {
             let _ends_it = drop_guard;
             // Nothing is ever sent: the thread lets go of its half when it ends.

@@ -92,6 +92,8 @@ pub struct Gateway {
     rulers: Rulers,
 }
 
+/// For destinations that were told to give up, after the grace period.
+const LET_GO: Duration = Duration::from_secs(1);
 /// How often a failed writer is looked for.
 const WATCH: Duration = Duration::from_millis(200);
 
@@ -261,7 +263,11 @@ impl Gateway {
         if tokio::time::timeout_at(deadline, settled).await.is_err() {
             tracing::warn!("some destinations did not confirm in time; what they have not confirmed stays queued");
             self.pumps_abort.cancel();
-            pumps.shutdown().await;
+            // They let go of their clients before the queue is closed, unless even that hangs.
+            let let_go = async { while pumps.join_next().await.is_some() {} };
+            if tokio::time::timeout(LET_GO, let_go).await.is_err() {
+                pumps.shutdown().await;
+            }
         }
         admin_stop.cancel();
         while serving.join_next().await.is_some() {}

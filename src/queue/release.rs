@@ -1,8 +1,8 @@
 //! Where the space of unlinked segments is given back: by a thread of its own, because that takes as long as several
 //! commits for each, and acks would wait for it.
 //!
-//! Invariant: a file that is handed in has lost its name already; whether and when this thread comes to it changes
-//! nothing but how soon its blocks are free.
+//! Invariant: a file that is handed in has lost its name already; when this thread comes to it changes nothing but how
+//! soon its blocks are free, and whoever lacks space waits for that before anything else goes.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -43,11 +43,12 @@ impl Release {
         };
         // Without a thread the closure is dropped, and what is in it.
         let started = Builder::new().name("queue-release".to_owned()).spawn(free);
-        self.end();
+        self.finish();
         self.0 = started.ok();
     }
 
-    fn end(&mut self) {
+    /// Waits until the blocks of all that was handed in are free.
+    pub(super) fn finish(&mut self) {
         if let Some(thread) = self.0.take()
             && thread.join().is_err()
         {
@@ -58,6 +59,65 @@ impl Release {
 
 impl Drop for Release {
     fn drop(&mut self) {
-        self.end();
+        self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Mutex, mpsc};
+
+    use super::*;
+
+    /// A file whose blocks are free as soon as somebody says so.
+    #[derive(Debug)]
+    struct Slow(Mutex<mpsc::Receiver<()>>, Arc<AtomicBool>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.lock().expect("nobody panics with it").recv().unwrap_or_default();
+            self.1.store(true, Ordering::Release);
+        }
+    }
+
+    impl DiskFile for Slow {
+        fn length(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn used(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn forget(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_hands_a_file_in_does_not_wait_and_who_lacks_space_does() {
+        let mut release = Release::default();
+        let freed = Arc::new(AtomicBool::new(false));
+        let (let_go, waits) = mpsc::channel();
+        release.soon(Removed {
+            segments: 1,
+            files: vec![Arc::new(Slow(Mutex::new(waits), Arc::clone(&freed)))],
+        });
+        assert!(!freed.load(Ordering::Acquire));
+        let_go.send(()).expect("it waits for this");
+        release.finish();
+        assert!(freed.load(Ordering::Acquire));
     }
 }

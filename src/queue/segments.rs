@@ -218,6 +218,15 @@ impl Segments {
     /// Unlinks the sealed segments that hold nothing at or after `number`, and sets aside those of them that are damaged.
     pub(crate) fn remove_below(&self, number: u64) -> Result<Removed, SegmentsError> {
         let mut removed = Removed::default();
+        let unlinked = self.unlink_below(number, &mut removed);
+        // Once for all of them: each sync makes the file system commit what it has changed.
+        if removed.segments > 0 {
+            storage::sync_dir(&*self.disk, &self.dir)?;
+        }
+        Ok(unlinked.map(|()| removed)?)
+    }
+
+    fn unlink_below(&self, number: u64, removed: &mut Removed) -> Result<(), StorageError> {
         while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
@@ -227,7 +236,7 @@ impl Segments {
             }
             if let Err(error) = self.dispose(first, end) {
                 self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
-                return Err(error.into());
+                return Err(error);
             }
             let mut listed = self.lock();
             listed.began.remove(&first);
@@ -236,11 +245,7 @@ impl Segments {
             tracing::debug!(first, end, "segment consumed");
             removed.segments += 1;
         }
-        // Once for all of them: each sync makes the file system commit what it has changed.
-        if removed.segments > 0 {
-            storage::sync_dir(&*self.disk, &self.dir)?;
-        }
-        Ok(removed)
+        Ok(())
     }
 
     fn dispose(&self, first: u64, end: u64) -> Result<(), StorageError> {

@@ -84,17 +84,19 @@ impl Window {
         true
     }
 
-    /// Takes the newest out again, so many of them. Those that had to go for them do not come back: until the ring has come
-    /// round, it holds so many fewer.
+    /// Takes the newest out again, so many of them. Those that had to go for them do not come back; the next ones take
+    /// the places that are free now.
     pub fn take_back(&mut self, newest: usize) {
         let places = self.ring.len();
-        for back in 1..=newest.min(places) {
+        let newest = newest.min(places);
+        for back in 1..=newest {
             let place = (self.oldest + places - back) % places;
             self.forget(self.ring[place]);
             self.ring[place] = NOTHING;
         }
-        if self.oldest == 0 && places < self.limit {
-            self.ring.truncate(places.saturating_sub(newest));
+        match places == self.limit {
+            true => self.oldest = (self.oldest + places - newest) % places.max(1),
+            false => self.ring.truncate(places - newest),
         }
     }
 
@@ -201,7 +203,7 @@ mod tests {
     }
 
     proptest! {
-        /// Of each batch what was new is taken back again if the batch failed; the model holds the place of what was.
+        /// Of each batch what was new is taken back again if the batch failed; in the model too its places are the oldest then.
         #[test]
         fn what_a_failed_batch_left_is_taken_back(
             limit in 1_usize..100,
@@ -223,10 +225,9 @@ mod tests {
                 if failed {
                     window.take_back(fresh);
                     let full = newest.len() == limit;
-                    let left = newest.len().saturating_sub(fresh);
-                    newest.truncate(left);
-                    if full {
-                        newest.resize(limit, None);
+                    newest.truncate(newest.len().saturating_sub(fresh));
+                    while full && newest.len() < limit {
+                        newest.push_front(None);
                     }
                 }
                 let expected: Vec<_> = newest.iter().flatten().map(|n| fingerprint(*n)).collect();
