@@ -22,7 +22,7 @@ pub(super) const NAME: &str = "journal";
 /// A commit with more than this costs less in a segment: redb's own pages are about as much.
 pub(super) const SMALL: usize = 32 << 10;
 /// Room for records until they go into the segment: the more of them, the less redb's own pages count, and the fewer wait
-/// for that. Smaller, it would be sooner done and too often: with a quarter, 1 % of 1,000 records a second waited for it.
+/// for that. What is in it is in memory too, which bounds it.
 const ROOM: u64 = 2 << 20;
 /// Bytes before the frames of a commit.
 const HEAD: usize = 8 + 4 + 8;
