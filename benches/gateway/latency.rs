@@ -15,6 +15,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     rustix::fs::sync();
     std::thread::sleep(REST);
     let (mut p50, mut p99, mut sync50, mut sync99) = (vec![], vec![], vec![], vec![]);
+    let (mut cost, mut together) = (vec![], vec![]);
     for _ in 0..bench.rounds {
         let dir = bench.folder("latency");
         let mut appended = paced_syncs(&dir);
@@ -35,8 +36,12 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             payload: 600,
             feed: None,
         };
-        let loaded = Vehicles::connect(&load).arrive();
+        let vehicles = Vehicles::connect(&load);
+        let before = gateway.process.cpu();
+        let loaded = vehicles.arrive();
+        let spent = gateway.process.cpu() - before;
         let commits = gateway.metric("waystation_commits_total");
+        let records = gateway.metric("waystation_committed_records_total");
         gateway.process.end();
         // Before and after, because the disk's neighbours come and go.
         appended.extend(paced_syncs(&dir));
@@ -49,6 +54,8 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             quantile(&appended, 0.5),
             quantile(&appended, 0.99)
         );
+        cost.push(spent / records * 1e6);
+        together.push(records / commits);
         p50.push(loaded.p50);
         p99.push(loaded.p99);
         sync50.push(quantile(&appended, 0.5));
@@ -64,5 +71,11 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             Target::AtMost(2.5),
         )
     };
-    vec![row("p50", &p50, "p50", &sync50), row("p99", &p99, "p99", &sync99)]
+    let at = "at 1,000 records/s of 100 vehicles";
+    vec![
+        row("p50", &p50, "p50", &sync50),
+        row("p99", &p99, "p99", &sync99),
+        Row::plain(format!("processor time {at}"), "µs a record", &cost, Target::None),
+        Row::plain(format!("records a commit {at}"), "", &together, Target::None),
+    ]
 }

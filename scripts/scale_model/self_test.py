@@ -177,6 +177,12 @@ class Inputs(unittest.TestCase):
             box, found = inputs.load(path)
             self.assertEqual((box["idle"], box["thousand"], found), (8.5, constants["thousand"], ["idle"]))
 
+    def test_a_record_by_itself_costs_a_commit_and_one_of_many_does_not(self):
+        box = {"records": 100_000.0, "cost": 60.0, "together": 2.0}
+        # 10 µs for a record, 100 for a commit; one record a second has 1.05 a commit, 100,000 have 400.
+        self.assertAlmostEqual(tables.processor(box, 1.0), 10e-6 + 100e-6 / 1.05)
+        self.assertAlmostEqual(tables.processor(box, 100_000.0), 1.0 + 0.025)
+
     def test_numbers_are_written_for_people(self):
         written = [tables.number(value) for value in (7, 0.0471, 1.5, 99.96, 1234.5, 0)]
         self.assertEqual(written, ["7", "0.0471", "1.5", "100", "1,234", "0"])

@@ -47,11 +47,12 @@ def table(head, rows):
 
 
 def of_inputs(box, found, _quick):
-    units = {"records": "records/s", "idle": "MB", "thousand": "MB", "drain": "records/s", "start": "s"}
+    units = {"records": "records/s", "cost": "µs", "together": "", "idle": "MB", "thousand": "MB"}
+    units |= {"drain": "records/s", "start": "s"}
     rows = []
     for name, (figure, _) in inputs.MEASURED.items():
         source = "target/gateway.json" if name in found else "constant in scripts/scale_model/inputs.py"
-        rows.append((figure, f"{number(box[name])} {units[name]}", source))
+        rows.append((figure, f"{number(box[name])} {units[name]}".strip(), source))
     return table(("input", "value", "from"), rows)
 
 
@@ -78,6 +79,13 @@ def of_days(_box, _found, _quick):
     return table(("vehicles", "1 a minute", "0.1/s", "1/s", "10/s"), rows)
 
 
+def processor(box, rate):
+    """The share of one processor: a part for each record, which is all there is at full load, and one for each commit."""
+    record = 1 / box["records"]
+    commit = (box["cost"] * 1e-6 - record) * box["together"]
+    return rate * (record + commit / stored.commit_size(rate))
+
+
 def of_box(box, _found, _quick):
     each = (box["thousand"] - box["idle"]) / 1_000
     rows = []
@@ -86,7 +94,7 @@ def of_box(box, _found, _quick):
         rows.append(
             (
                 number(vehicles),
-                f"{rate / box['records']:.2%}",
+                f"{processor(box, rate):.2%}",
                 f"{number(box['idle'] + vehicles * each, 2)} MB",
                 number(stored.commit_size(rate), 2),
                 size(rate * stored.per_record(rate) * DAY),
