@@ -125,19 +125,16 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     for (name, starts) in [("1 GB", &one), ("10 GB", &ten)] {
         let figure = format!("from exec to READY after SIGKILL in mid-write, cold cache, {name} queued");
         rows.push(Row::plain(figure, "s", &starts.ready, Target::AtMost(2.0)));
+        let segment = ("reading one segment, cold cache", starts.segment.as_slice());
+        rows.push(Row::ratio("the same", "s", &starts.ready, segment, Target::None));
     }
+    // Flat, as far as a tenth of a second can be told from another.
     rows.push(Row::ratio(
         "10 GB of that",
         "s",
         &ten.ready,
         ("1 GB", &one.ready),
-        Target::None,
-    ));
-    rows.push(Row::plain(
-        "reading one segment, cold cache",
-        "s",
-        &ten.segment,
-        Target::None,
+        Target::AtMost(1.5),
     ));
     rows
 }

@@ -23,7 +23,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     max_age: None,
     duplicate_window: 4 << 20,
 };
-/// As many as wait during a commit at full load: see what `speed` prints.
+/// As many as wait during a commit at full load: see what `wear` prints.
 const BATCH: usize = 1_000;
 const BATCHES: usize = 150;
 const PAYLOAD: usize = 600;

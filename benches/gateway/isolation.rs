@@ -59,14 +59,15 @@ fn delivered(bench: &Bench, kafka: &str, backlog: u64, quick: f64) -> f64 {
         vehicles: 100,
         window: 64,
         rate: Some(1_000.0),
-        warm_up: 1.5,
-        seconds: 4.0,
+        warm_up: 1.0,
+        seconds: 3.0,
         payload: 600,
         feed: Some(feed),
     })
     .arrive();
     let left = gateway.backlog("cloud");
     gateway.process.end();
+    assert!(backlog == 0 || left > 0.0, "the backlog had drained before the end");
     eprintln!(
         "  {left:.0} of {backlog} still queued at the end; delivered p50 {:.1} p99 {:.1} ms, acknowledged p50 {:.1} p99 {:.1} ms",
         loaded.delivered_p50, loaded.delivered_p99, loaded.p50, loaded.p99

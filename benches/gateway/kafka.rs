@@ -88,7 +88,7 @@ pub(crate) fn run_bare(address: &str) {
         ("enable.gapless.guarantee", "true"),
         ("message.timeout.ms", "0"),
         ("linger.ms", "1"),
-        ("queue.buffering.max.messages", "20000"),
+        ("queue.buffering.max.messages", "4096"),
         ("queue.buffering.max.kbytes", "32768"),
     ] {
         config.set(key, value);
@@ -100,7 +100,10 @@ pub(crate) fn run_bare(address: &str) {
     let mut meter = Meter::default();
     for number in 0..RECORDS {
         let record = records.record(number);
-        let (received, id) = (record.received_at.to_string(), format!("0123456789abcdef-{number}"));
+        let (received, id) = (
+            record.received_at.to_string(),
+            format!("0123456789abcdef0123456789abcdef-{number}"),
+        );
         let texts = [
             ("vin", &*record.vin),
             ("receivedat", &received),

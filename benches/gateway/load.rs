@@ -166,7 +166,10 @@ fn quantile(latencies: &mut [u32], share: f64) -> f64 {
     latencies.get(at).map_or(0.0, |us| f64::from(*us) / 1e3)
 }
 
-/// How long records took to the feed, until the vehicles have driven.
+/// So long after the last one was sent records are waited for.
+const LATE: Duration = Duration::from_millis(300);
+
+/// How long records took to the feed.
 async fn listen(port: u16, clock: Arc<Clock>) -> Vec<u32> {
     let socket = Socket::try_new(SocketType::Sub, Options::default()).expect("a socket");
     socket.subscribe("").await.expect("a subscription");
@@ -174,7 +177,8 @@ async fn listen(port: u16, clock: Arc<Clock>) -> Vec<u32> {
     socket.connect(endpoint.as_str()).await.expect("an endpoint");
     let mut latencies = Vec::new();
     let filler = [b'x'; 16];
-    while let Ok(Ok(message)) = tokio::time::timeout_at(clock.until.into(), socket.recv()).await {
+    let last = clock.until + LATE;
+    while let Ok(Ok(message)) = tokio::time::timeout_at(last.into(), socket.recv()).await {
         let now = Instant::now();
         let Some(payload) = message.part_bytes(1) else {
             continue;
@@ -189,6 +193,11 @@ async fn listen(port: u16, clock: Arc<Clock>) -> Vec<u32> {
             latencies.push((now - sent).as_micros() as u32);
         }
     }
+    // What did not come counts as well.
+    let awaited = clock.awaited.as_ref().expect("it listens because records are awaited");
+    let awaited = awaited.lock().expect("nobody panics with it");
+    let missing = awaited.values().filter(|sent| **sent >= clock.from);
+    latencies.extend(missing.map(|sent| sent.elapsed().as_micros() as u32));
     latencies
 }
 

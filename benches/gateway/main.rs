@@ -1,6 +1,6 @@
 //! The gateway as it is used: its own process over loopback, held against limits that are measured beside it.
 //!
-//! `cargo bench --bench gateway` measures everything (about twenty minutes), `cargo bench --bench gateway -- speed latency` those
+//! `cargo bench --bench gateway` measures everything (half an hour; three rounds take twenty minutes), `cargo bench --bench gateway -- speed latency` those
 //! two. `--rounds N`, and `--docs` to put the table into docs/performance.md; the JSON is target/gateway.json.
 //!
 //! Every figure is measured several times, in turns with its limit, so that a machine that is slower for a while is slower
@@ -99,6 +99,7 @@ fn main() {
         work,
         rounds: options.rounds,
     };
+    let json = bench.work.with_file_name("gateway.json");
     let mut rows = Vec::new();
     for (name, figure) in FIGURES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
@@ -106,11 +107,11 @@ fn main() {
             let measured = figure(&bench);
             println!("{}", report::table(&measured));
             rows.extend(measured);
+            // Each time, so that what ends in the middle leaves what it has measured.
+            let text = serde_json::to_string_pretty(&rows).expect("plain values");
+            std::fs::write(&json, text).expect("the target folder can be written to");
         }
     }
-    let json = bench.work.with_file_name("gateway.json");
-    let text = serde_json::to_string_pretty(&rows).expect("plain values");
-    std::fs::write(&json, text).expect("the target folder can be written to");
     if options.docs {
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
         report::put_between(&document, "figures", &report::table(&rows)).expect("it has a place for the table");
@@ -144,6 +145,9 @@ fn parse(words: &[String]) -> (Vec<String>, Options) {
                 ));
             }
         }
+    }
+    if options.docs && !names.is_empty() {
+        refuse("--docs: the document has all figures; measure all of them");
     }
     (names, options)
 }

@@ -43,7 +43,9 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
 
 /// Sends as many records as a backlog has.
 pub(crate) fn run_bare(port: &str) {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // As a pump has it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
     let rate = runtime.block_on(publish(port.parse().expect("a port")));
     println!("{rate}");
 }

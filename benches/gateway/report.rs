@@ -1,6 +1,7 @@
 //! Medians with their spread, the table, the JSON beside it, and the part of the documentation that is made from it.
 //!
-//! Invariant: a ratio is formed round by round, of two figures that were measured one after the other.
+//! Invariant: a ratio is formed round by round, of two figures that were measured one after the other, or, where a queue
+//! has to be filled in between, by the same program on the same machine.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,13 +1,15 @@
 //! A thread of its own for the pump of a broker, with a low priority: where processors are few, vehicles and live feeds
 //! go before a backlog.
 //!
-//! Invariant: whatever such a pump does, and whatever the client library under it does, it holds up those that have no
-//! thread of their own only while both want the same lock. It gets a processor's time when nothing else wants it, and a
-//! tenth of it otherwise, so that a backlog drains whatever comes in.
+//! Invariant: no task of the others waits in a queue behind such a pump, or behind the client library under it. It gets a
+//! tenth of a processor's time while others want it too, so that a backlog drains whatever comes in; what the others wait
+//! for is a lock that both want, the allocator's above all, and the moment until the scheduler takes the processor away.
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::setpriority_process;
@@ -25,20 +27,42 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 const NAME_LENGTH: usize = 15;
 
 impl Pump {
-    /// Runs like [`Pump::run`], in a thread that has begun when this returns. The future ends with it; dropped, it ends the
-    /// pump.
+    /// Runs like [`Pump::run`], in a thread of its own. The future ends with it; dropped, it ends the pump. Where there can
+    /// be no thread, the pump runs in the future itself.
     pub fn run_apart(
         self,
         stop: CancellationToken,
         abort: CancellationToken,
-    ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-        let mut name = format!("to {}", self.name);
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let lane = Lane::begin(&self.name).inspect_err(|error| {
+            tracing::warn!(destination = %self.name, %error, "it gets no thread of its own, and its backlog does not give way to others");
+        });
+        async move {
+            match lane {
+                Ok(lane) => lane.run(self.run(stop, abort)).await,
+                Err(_) => self.run(stop, abort).await,
+            }
+        }
+    }
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A thread with a runtime, which waits for its work.
+struct Lane {
+    work: mpsc::SyncSender<Work>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Lane {
+    fn begin(destination: &str) -> io::Result<Self> {
+        let mut name = format!("to {destination}");
         name.truncate(NAME_LENGTH);
-        let dropped = CancellationToken::new();
-        let drop_guard = dropped.clone().drop_guard();
         let (begins, begun) = mpsc::sync_channel(1);
+        let (work, given) = mpsc::sync_channel::<Work>(1);
         let (ends, ended) = oneshot::channel::<()>();
-        let work = {
+        let main = {
             let name = name.clone();
             move || {
                 let _ends = ends;
@@ -50,28 +74,75 @@ impl Pump {
                 };
                 begins.send(Ok(())).unwrap_or_default();
                 if let Err(error) = setpriority_process(None, NICENESS) {
-                    tracing::debug!(destination = %self.name, %error, "its thread does not give way to others");
+                    tracing::debug!(%error, "a destination's thread does not give way to others");
                 }
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = self.run(stop, abort) => {}
-                        () = dropped.cancelled() => {}
-                    }
-                });
+                if let Ok(work) = given.recv() {
+                    runtime.block_on(work);
+                }
                 runtime.shutdown_timeout(LEFTOVERS);
             }
         };
-        let thread = std::thread::Builder::new().name(name).spawn(work)?;
+        let thread = std::thread::Builder::new().name(name).spawn(main)?;
         begun
             .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("its thread has panicked")))?;
-        Ok(async move {
-            let _ends_it = drop_guard;
-            // Nothing is ever sent: the thread lets go of its half when it ends.
-            ended.await.unwrap_or_default();
-            if thread.join().is_err() {
-                tracing::error!("a destination's thread has panicked");
+            .unwrap_or_else(|_| Err(io::Error::other("the thread has panicked")))?;
+        Ok(Self { work, ended, thread })
+    }
+
+    /// Ends with the work, after which there is no thread; dropped, it ends the work.
+    async fn run(self, work: impl Future<Output = ()> + Send + 'static) {
+        let dropped = CancellationToken::new();
+        let _ends_it = dropped.clone().drop_guard();
+        let work = Box::pin(async move {
+            tokio::select! {
+                () = work => {}
+                () = dropped.cancelled() => {}
             }
+        });
+        // A thread that is gone has said why.
+        self.work.send(work).unwrap_or_default();
+        // Nothing is ever sent: the thread lets go of its half when it ends.
+        self.ended.await.unwrap_or_default();
+        if self.thread.join().is_err() {
+            tracing::error!("a destination's thread has panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_has_a_thread_of_a_lower_priority_by_its_name() {
+        let before = getpriority_process(None).expect("Linux says");
+        let (says, said) = oneshot::channel();
+        let lane = Lane::begin("a-destination-with-a-long-name").expect("a thread");
+        lane.run(async move {
+            let name = std::thread::current().name().map(str::to_owned);
+            says.send((name, getpriority_process(None))).expect("it is waited for");
         })
+        .await;
+        let (name, niceness) = said.await.expect("it ran");
+        assert_eq!(name.as_deref(), Some("to a-destinatio"));
+        assert_eq!(niceness.expect("Linux says"), NICENESS);
+        assert_eq!(getpriority_process(None).expect("Linux says"), before);
+    }
+
+    #[tokio::test]
+    async fn work_ends_when_nobody_waits_for_it_any_more() {
+        let (held, let_go) = oneshot::channel::<()>();
+        let (says, said) = oneshot::channel();
+        let lane = Lane::begin("cloud").expect("a thread");
+        let running = tokio::spawn(lane.run(async move {
+            let _held = held;
+            says.send(()).expect("it is waited for");
+            std::future::pending::<()>().await;
+        }));
+        said.await.expect("it began");
+        running.abort();
+        let_go.await.expect_err("nothing is sent");
     }
 }

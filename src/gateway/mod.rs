@@ -45,9 +45,6 @@ pub enum StartError {
     /// Settings of destinations.
     #[error(transparent)]
     Destinations(#[from] DestinationErrors),
-    /// A destination's thread.
-    #[error("no thread for a destination: {0}; see LimitNOFILE= and TasksMax= of the service")]
-    Thread(#[source] std::io::Error),
     /// The queue's directory cannot be written to, in words for an operator.
     #[error("queue.path: {0}")]
     QueuePath(String),
@@ -145,7 +142,7 @@ impl Gateway {
         for pump in pumps {
             let (stop, abort) = (pumps_stop.clone(), pumps_abort.clone());
             match pump.has_broker() {
-                true => tasks.spawn(pump.run_apart(stop, abort).map_err(StartError::Thread)?),
+                true => tasks.spawn(pump.run_apart(stop, abort)),
                 false => tasks.spawn(pump.run(stop, abort)),
             };
         }
@@ -266,6 +263,7 @@ impl Gateway {
             // They let go of their clients before the queue is closed, unless even that hangs.
             let let_go = async { while pumps.join_next().await.is_some() {} };
             if tokio::time::timeout(LET_GO, let_go).await.is_err() {
+                tracing::warn!("some destinations do not let go of their clients; they are left as they are");
                 pumps.shutdown().await;
             }
         }

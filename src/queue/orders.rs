@@ -91,7 +91,10 @@ impl Writer {
             Order::Seal => self.seal().map(Done::Sealed),
             Order::Forget(destination) => {
                 let known = self.shared.positions.remove(&destination);
-                self.remove_consumed().map(|_| Done::Forgotten(known))
+                self.remove_consumed().map(|removed| {
+                    self.release.soon(removed);
+                    Done::Forgotten(known)
+                })
             }
             Order::Change(settings) => {
                 let before = std::mem::replace(&mut self.settings, settings);

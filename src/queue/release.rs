@@ -2,7 +2,8 @@
 //! commits for each, and acks would wait for it.
 //!
 //! Invariant: a file that is handed in has lost its name already; when this thread comes to it changes nothing but how
-//! soon its blocks are free, and whoever lacks space waits for that before anything else goes.
+//! soon its blocks are free, and a queue that lacks space waits for that before anything else goes. Until then at most
+//! [`AT_ONCE`] segments are on the disk beyond what counts towards `max_bytes`.
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -68,6 +69,7 @@ mod tests {
     use std::io;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Mutex, mpsc};
+    use std::time::Duration;
 
     use super::*;
 
@@ -77,7 +79,8 @@ mod tests {
 
     impl Drop for Slow {
         fn drop(&mut self) {
-            self.0.lock().expect("nobody panics with it").recv().unwrap_or_default();
+            let said = self.0.lock().expect("nobody panics with it");
+            said.recv_timeout(Duration::from_secs(10)).unwrap_or_default();
             self.1.store(true, Ordering::Release);
         }
     }

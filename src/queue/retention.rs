@@ -99,6 +99,10 @@ impl Writer {
             Err(error) if error.is_no_space() => self.fill(error.to_string()),
             other => other?,
         }
+        if self.full_reason().is_some() {
+            // Vehicles are refused: what is on its way is to count.
+            self.release.finish();
+        }
         self.reopen();
         Ok(())
     }
@@ -177,7 +181,10 @@ impl Writer {
                 &self.shared.skipped,
                 "they are older than queue.max_age",
             );
-            if self.remove_consumed()?.segments == 0 {
+            let removed = self.remove_consumed()?;
+            let segments = removed.segments;
+            self.release.soon(removed);
+            if segments == 0 {
                 break;
             }
         }
