@@ -15,7 +15,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     rustix::fs::sync();
     std::thread::sleep(REST);
     let (mut p50, mut p99, mut sync50, mut sync99) = (vec![], vec![], vec![], vec![]);
-    let (mut cost, mut together) = (vec![], vec![]);
+    let mut cost = Vec::new();
     for _ in 0..bench.rounds {
         let dir = bench.folder("latency");
         let mut appended = paced_syncs(&dir);
@@ -55,7 +55,6 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             quantile(&appended, 0.99)
         );
         cost.push(spent / records * 1e6);
-        together.push(records / commits);
         p50.push(loaded.p50);
         p99.push(loaded.p99);
         sync50.push(quantile(&appended, 0.5));
@@ -76,6 +75,5 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         row("p50", &p50, "p50", &sync50),
         row("p99", &p99, "p99", &sync99),
         Row::plain(format!("processor time {at}"), "µs a record", &cost, Target::None),
-        Row::plain(format!("records a commit {at}"), "", &together, Target::None),
     ]
 }

@@ -22,8 +22,8 @@ def gateway_tries(rng, until, first=0.0):
 
 
 def librdkafka_refused(rng, until, first=0.0, longest=inputs.RECONNECT_LONGEST):
-    """When librdkafka tries while connections are refused: 0.1 s doubling to 10 s, from 25 % less to 50 % more, and
-    then cut to 10 s (rd_kafka_broker_update_reconnect_backoff)."""
+    """When librdkafka tries while connections are refused: 0.1 s doubling to the longest, from 25 % less to 50 % more,
+    and then cut to the longest (rd_kafka_broker_update_reconnect_backoff)."""
     at, step = first, inputs.RECONNECT_FIRST
     while True:
         at += min(step * (0.75 + 0.75 * rng.random()), longest)
@@ -49,14 +49,14 @@ def librdkafka_silent(rng, until, first=0.0, longest=inputs.RECONNECT_LONGEST):
         at = max(at + inputs.SETUP_TIMEOUT, allowed)
 
 
-def librdkafka_refused_longer(rng, until, first=0.0):
-    """With `reconnect.backoff.max.ms` = 60000."""
-    return librdkafka_refused(rng, until, first, 60.0)
+def librdkafka_refused_by_default(rng, until, first=0.0):
+    """With librdkafka's own `reconnect.backoff.max.ms`."""
+    return librdkafka_refused(rng, until, first, inputs.RECONNECT_LONGEST_OWN)
 
 
-def librdkafka_silent_longer(rng, until, first=0.0):
-    """With `reconnect.backoff.max.ms` = 60000."""
-    return librdkafka_silent(rng, until, first, 60.0)
+def librdkafka_silent_by_default(rng, until, first=0.0):
+    """With librdkafka's own `reconnect.backoff.max.ms`."""
+    return librdkafka_silent(rng, until, first, inputs.RECONNECT_LONGEST_OWN)
 
 
 def comeback(tries, outage, boxes, spread=0.5, seed=1):

@@ -98,14 +98,14 @@ class Herd(unittest.TestCase):
         waits = [after - before for before, after in zip([0.0, *times], times)]
         for wait, step in zip(waits, [0.5, 1, 2, 4, 8, 16, 32, 60, 60]):
             self.assertTrue(step / 2 <= wait <= step)
-        times = list(herd.librdkafka_refused(random.Random(1), 600))
+        times = list(herd.librdkafka_refused_by_default(random.Random(1), 600))
         waits = [after - before for before, after in zip(times, times[1:])]
         self.assertTrue(all(7.4999 <= wait <= 10.0001 for wait in waits[8:]))
         # Two thirds of the jittered waits of 7.5 to 15 s are cut to the same 10 s.
         self.assertAlmostEqual(sum(wait > 9.999999 for wait in waits[8:]) / len(waits[8:]), 2 / 3, delta=0.15)
 
     def test_syns_into_silence_come_at_the_kernels_times(self):
-        self.assertEqual(list(herd.librdkafka_silent(random.Random(1), 46)), [0, 1, 3, 7, 15, 30, 31, 33, 37, 45, 60])
+        self.assertEqual(list(herd.librdkafka_silent_by_default(random.Random(1), 46)), [0, 1, 3, 7, 15, 30, 31, 33, 37, 45, 60])
 
     def test_a_broker_connects_as_many_as_its_rate_allows(self):
         half, _, all_connected = herd.handshakes(1_000, 100.0, bounded=False, costly=True)
@@ -176,12 +176,6 @@ class Inputs(unittest.TestCase):
             path.write_text(json.dumps(rows))
             box, found = inputs.load(path)
             self.assertEqual((box["idle"], box["thousand"], found), (8.5, constants["thousand"], ["idle"]))
-
-    def test_a_record_by_itself_costs_a_commit_and_one_of_many_does_not(self):
-        box = {"records": 100_000.0, "cost": 60.0, "together": 2.0}
-        # 10 µs for a record, 100 for a commit; one record a second has 1.05 a commit, 100,000 have 400.
-        self.assertAlmostEqual(tables.processor(box, 1.0), 10e-6 + 100e-6 / 1.05)
-        self.assertAlmostEqual(tables.processor(box, 100_000.0), 1.0 + 0.025)
 
     def test_numbers_are_written_for_people(self):
         written = [tables.number(value) for value in (7, 0.0471, 1.5, 99.96, 1234.5, 0)]

@@ -47,12 +47,12 @@ def table(head, rows):
 
 
 def of_inputs(box, found, _quick):
-    units = {"records": "records/s", "cost": "µs", "together": "", "idle": "MB", "thousand": "MB"}
+    units = {"records": "records/s", "cost": "µs a record", "idle": "MB", "thousand": "MB"}
     units |= {"drain": "records/s", "start": "s"}
     rows = []
     for name, (figure, _) in inputs.MEASURED.items():
         source = "target/gateway.json" if name in found else "constant in scripts/scale_model/inputs.py"
-        rows.append((figure, f"{number(box[name])} {units[name]}".strip(), source))
+        rows.append((figure, f"{number(box[name])} {units[name]}", source))
     return table(("input", "value", "from"), rows)
 
 
@@ -79,13 +79,6 @@ def of_days(_box, _found, _quick):
     return table(("vehicles", "1 a minute", "0.1/s", "1/s", "10/s"), rows)
 
 
-def processor(box, rate):
-    """The share of one processor: a part for each record, which is all there is at full load, and one for each commit."""
-    record = 1 / box["records"]
-    commit = (box["cost"] * 1e-6 - record) * box["together"]
-    return rate * (record + commit / stored.commit_size(rate))
-
-
 def of_box(box, _found, _quick):
     each = (box["thousand"] - box["idle"]) / 1_000
     rows = []
@@ -94,7 +87,7 @@ def of_box(box, _found, _quick):
         rows.append(
             (
                 number(vehicles),
-                f"{processor(box, rate):.2%}",
+                f"{rate * box['cost'] * 1e-6:.2%}",
                 f"{number(box['idle'] + vehicles * each, 2)} MB",
                 number(stored.commit_size(rate), 2),
                 size(rate * stored.per_record(rate) * DAY),
@@ -102,7 +95,7 @@ def of_box(box, _found, _quick):
                 size(rate * wire.per_record(1) * 1.0) + "/s",
             )
         )
-    head = ("vehicles, 1 record/s each", "of one core", "memory", "records a commit", "disk a day of outage")
+    head = ("vehicles, 1 record/s each", "of one core, kept and not forwarded", "memory", "records a commit", "disk a day of outage")
     return table((*head, "known as duplicates for", "uplink while keeping up"), rows)
 
 
@@ -200,10 +193,10 @@ def of_comeback(_box, _found, quick):
     boxes = 1_000 if quick else 4_000
     kinds = (
         ("the gateway's backoff, 0.5 to 60 s", herd.gateway_tries),
-        ("librdkafka, connections refused", herd.librdkafka_refused),
-        ("the same, `reconnect.backoff.max.ms` = 60000", herd.librdkafka_refused_longer),
-        ("librdkafka, packets vanish", herd.librdkafka_silent),
-        ("the same, `reconnect.backoff.max.ms` = 60000", herd.librdkafka_silent_longer),
+        ("a Kafka destination, connections refused", herd.librdkafka_refused),
+        ("the same with librdkafka's own 10 s", herd.librdkafka_refused_by_default),
+        ("a Kafka destination, packets vanish", herd.librdkafka_silent),
+        ("the same with librdkafka's own 10 s", herd.librdkafka_silent_by_default),
     )
     rows = []
     for name, tries in kinds:
