@@ -6,8 +6,7 @@
 # From a vehicle's message to the commit, the ack and the ZMQ feed, without a subscriber. Counted with few and with many
 # records, so that the start is not in it. The program is built for it like the tests' but optimised, so that most of
 # what `cargo test` compiled is used again; the number compares with itself and with nothing else. --keep writes it to
-# benches/instructions.txt. Exit code 4: it has grown by more than 5 % and
-# nobody said so.
+# benches/instructions.txt. Exit code 4: it has grown by more than 5 % and nobody said so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
