@@ -95,7 +95,7 @@ def of_box(box, _found, _quick):
                 size(rate * wire.per_record(1) * 1.0) + "/s",
             )
         )
-    head = ("vehicles, 1 record/s each", "of one core, kept and not forwarded", "memory", "records a commit", "disk a day of outage")
+    head = ("vehicles, 1 record/s each", "of one core, at most", "memory", "records a commit", "disk a day of outage")
     return table((*head, "known as duplicates for", "uplink while keeping up"), rows)
 
 
