@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,29 +22,43 @@ const SETTINGS: Settings = Settings {
     max_age: None,
     duplicate_window: 4 << 20,
 };
-/// What a file system takes to free a segment's blocks.
-const SLOW: Duration = Duration::from_secs(1);
+/// So long a test that fails hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A disk on which unlinked files take long to close, and on which nothing is free before all of them are.
+/// What happened on the disk, and whether blocks may be freed.
 #[derive(Debug, Default)]
-struct SlowToFree(Arc<Mutex<BTreeSet<PathBuf>>>);
+struct State {
+    /// Unlinked segments whose blocks are not free.
+    unlinked: BTreeSet<PathBuf>,
+    /// How often somebody asked what is free while there were some.
+    asked: usize,
+    frees: bool,
+}
+
+type Shared = Arc<(Mutex<State>, Condvar)>;
+
+fn state(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A disk on which the blocks of unlinked segments are free when the test says so, and nothing is before all of them are.
+#[derive(Debug, Default)]
+struct SlowToFree(Shared);
 
 #[derive(Debug)]
 struct Open {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
-    unlinked: Arc<Mutex<BTreeSet<PathBuf>>>,
-}
-
-fn paths(unlinked: &Mutex<BTreeSet<PathBuf>>) -> std::sync::MutexGuard<'_, BTreeSet<PathBuf>> {
-    unlinked.lock().unwrap_or_else(PoisonError::into_inner)
+    shared: Shared,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if paths(&self.unlinked).contains(&self.path) {
-            std::thread::sleep(SLOW);
-            paths(&self.unlinked).remove(&self.path);
+        let found = state(&self.shared);
+        if found.unlinked.contains(&self.path) {
+            let waited = self.shared.1.wait_timeout_while(found, PATIENCE, |state| !state.frees);
+            let (mut found, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            found.unlinked.remove(&self.path);
         }
     }
 }
@@ -60,7 +74,7 @@ impl Disk for SlowToFree {
         Ok(Arc::new(Open {
             file: RealDisk.open(path, access)?,
             path: path.to_owned(),
-            unlinked: Arc::clone(&self.0),
+            shared: Arc::clone(&self.0),
         }))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -70,18 +84,21 @@ impl Disk for SlowToFree {
         RealDisk.exchange(one, other)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        paths(&self.0).extend(
-            path.extension()
-                .is_some_and(|end| end == "redb")
-                .then(|| path.to_owned()),
-        );
+        if path.extension().is_some_and(|end| end == "redb") {
+            state(&self.0).unlinked.insert(path.to_owned());
+        }
         RealDisk.remove(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)
     }
     fn free(&self, _: &Path) -> io::Result<u64> {
-        Ok(if paths(&self.0).is_empty() { 512 << 20 } else { 0 })
+        let mut state = state(&self.0);
+        if state.unlinked.is_empty() {
+            return Ok(512 << 20);
+        }
+        state.asked += 1;
+        Ok(0)
     }
 }
 
@@ -127,7 +144,7 @@ fn space_on_its_way_holds_up_nobody_and_refuses_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let disk = Arc::new(SlowToFree::default());
-    let unlinked = Arc::clone(&disk.0);
+    let shared = Arc::clone(&disk.0);
     let (queue, mut writer) = Queue::open_on(&(disk as _), dir.path(), SETTINGS).unwrap();
     queue.register("cloud", true);
     let mut submitter = queue.submitter();
@@ -137,16 +154,30 @@ fn space_on_its_way_holds_up_nobody_and_refuses_nobody() {
     }
     queue.advance("cloud", submitter.committed());
 
-    let begun = Instant::now();
     writer.housekeep().unwrap();
-    assert!(begun.elapsed() < SLOW, "the writer waited until {:?}", begun.elapsed());
-    assert!(!paths(&unlinked).is_empty(), "segments are consumed and not yet free");
+    let asked = {
+        let state = state(&shared);
+        assert!(!state.unlinked.is_empty(), "the writer waited for the blocks");
+        state.asked
+    };
 
-    // Until they are, the disk has nothing: the queue waits for that, and does not call itself full.
+    // Until they are free, the disk has nothing: the queue waits for that, and does not call itself full.
+    let freeing = std::thread::spawn({
+        let shared = Arc::clone(&shared);
+        move || {
+            let begun = Instant::now();
+            while state(&shared).asked == asked && begun.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            state(&shared).frees = true;
+            shared.1.notify_all();
+        }
+    });
     runtime.block_on(submitter.submit(record(60))).unwrap();
     writer.turn(Instant::now()).unwrap();
     assert_eq!(submitter.committed(), 61);
     assert!(!queue.is_full());
-    assert!(paths(&unlinked).is_empty());
+    assert!(state(&shared).unlinked.is_empty());
     writer.finish().unwrap();
+    freeing.join().unwrap();
 }
