@@ -4,10 +4,10 @@
 //! and sends nothing more once a record is refused; the report of that record ends the session, and dropping the
 //! producer purges what it still holds, so no record overtakes another.
 
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -67,10 +67,12 @@ impl Destination for Kafka {
             let session: Box<dyn Session> = Box::new(Producing {
                 namespace: self.namespace.clone(),
                 topic: String::new(),
+                received_at: String::new(),
+                record_id: String::new(),
                 producer,
                 reports,
                 fatal: None,
-                records: 0,
+                flying: Flying::default(),
                 bytes: 0,
                 heard_at: Instant::now(),
                 trouble: false,
@@ -84,16 +86,50 @@ struct Producing {
     namespace: String,
     /// The topic of the record before: hardly ever another one.
     topic: String,
+    received_at: String,
+    record_id: String,
     producer: ThreadedProducer<Context>,
     reports: Arc<Reports>,
     /// The fatal error, and until when the last reports are waited for.
     fatal: Option<(String, Instant)>,
-    records: usize,
+    flying: Flying,
     bytes: usize,
     /// When something was confirmed, or the first of what is in flight was handed over.
     heard_at: Instant,
     /// Whether it was told since then that nothing arrives.
     trouble: bool,
+}
+
+/// What is in flight, each in a place whose number goes with it through librdkafka: nothing is allocated for it.
+#[derive(Default)]
+struct Flying {
+    /// Records' numbers, and the bytes that they count for.
+    places: Vec<(u64, usize)>,
+    free: Vec<usize>,
+}
+
+impl Flying {
+    fn records(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    fn put(&mut self, number: u64, bytes: usize) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place] = (number, bytes);
+                place
+            }
+            None => {
+                self.places.push((number, bytes));
+                self.places.len() - 1
+            }
+        }
+    }
+
+    fn take(&mut self, place: usize) -> (u64, usize) {
+        self.free.push(place);
+        self.places[place]
+    }
 }
 
 impl Session for Producing {
@@ -106,7 +142,7 @@ impl Session for Producing {
         self.fatal.is_none() && self.bytes < WINDOW_BYTES
     }
 
-    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
+    fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected> {
         let record = &queued.record;
         if self.topic.get(self.namespace.len() + 1..) != Some(&*record.record_type) {
             let topic = format!("{}_{}", self.namespace, record.record_type);
@@ -116,35 +152,35 @@ impl Session for Producing {
             self.topic = topic;
         }
         let bytes = payload.len() + record.txid.len() + OVERHEAD;
-        let message = BaseRecord::with_opaque_to(&self.topic, Box::new((queued.id.number, bytes)))
+        let headers = self.headers(queued);
+        let place = self.flying.put(queued.id.number, bytes);
+        let message = BaseRecord::with_opaque_to(&self.topic, place)
             .key(&*record.vin)
-            .payload(&*payload)
+            .payload(payload)
             .timestamp(i64::try_from(record.received_at).unwrap_or_default())
-            .headers(headers(queued));
-        match self.producer.send(message) {
-            Ok(()) => {
-                if self.records == 0 {
-                    self.heard_at = Instant::now();
-                }
-                self.records += 1;
-                self.bytes += bytes;
-                Ok(Sent {
-                    bytes: payload.len(),
-                    inexpressible: 0,
-                })
+            .headers(headers);
+        let Err((error, _)) = self.producer.send(message) else {
+            if self.flying.records() == 1 {
+                self.heard_at = Instant::now();
             }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                Err(Rejected::ForGood(format!(
-                    "{} bytes are more than message.max.bytes allows; raise it in properties",
-                    payload.len()
-                )))
-            }
+            self.bytes += bytes;
+            return Ok(Sent {
+                bytes: payload.len(),
+                inexpressible: 0,
+            });
+        };
+        self.flying.take(place);
+        match error {
+            KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => Err(Rejected::ForGood(format!(
+                "{} bytes are more than message.max.bytes allows; raise it in properties",
+                payload.len()
+            ))),
             // As good as in flight: the session ends when the report that says why has come.
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::Fatal), _)) => {
+            KafkaError::MessageProduction(RDKafkaErrorCode::Fatal) => {
                 self.failed("the producer has failed".to_owned());
                 Ok(Sent::default())
             }
-            Err((error, _)) => Err(Rejected::SessionLost(error.to_string())),
+            error => Err(Rejected::SessionLost(error.to_string())),
         }
     }
 
@@ -153,7 +189,7 @@ impl Session for Producing {
             loop {
                 let some = self.reports.next();
                 let reports = match &self.fatal {
-                    None if self.records == 0 || self.trouble => some.await,
+                    None if self.flying.records() == 0 || self.trouble => some.await,
                     None => match tokio::time::timeout_at(self.heard_at + SILENCE, some).await {
                         Ok(reports) => reports,
                         Err(_) => {
@@ -165,14 +201,14 @@ impl Session for Producing {
                         .await
                         .map_err(|_| SessionError(reason.clone()))?,
                 };
-                let mut news = News::default();
+                let (mut news, mut is_heard) = (News::default(), false);
                 for report in reports {
                     match report {
-                        Report::Delivery { number, bytes, outcome } => {
-                            self.records -= 1;
+                        Report::Delivery { place, outcome } => {
+                            let (number, bytes) = self.flying.take(place);
                             self.bytes -= bytes;
                             if outcome == Outcome::Delivered {
-                                (self.heard_at, self.trouble) = (Instant::now(), false);
+                                (is_heard, self.trouble) = (true, false);
                                 news.trouble = None;
                             }
                             news.confirmations.push(Confirmation { number, outcome });
@@ -183,6 +219,9 @@ impl Session for Producing {
                         }
                         Report::Fatal(reason) => self.failed(reason),
                     }
+                }
+                if is_heard {
+                    self.heard_at = Instant::now();
                 }
                 if !news.confirmations.is_empty() || news.trouble.is_some() {
                     return Ok(news);
@@ -205,6 +244,35 @@ impl Producing {
     fn failed(&mut self, reason: String) {
         self.fatal.get_or_insert((reason, Instant::now() + LAST_REPORTS));
     }
+
+    fn headers(&mut self, queued: &Queued) -> OwnedHeaders {
+        let record = &queued.record;
+        let written = |text: &mut String, value: &dyn Display| {
+            text.clear();
+            write!(text, "{value}").unwrap_or_default();
+        };
+        written(&mut self.received_at, &record.received_at);
+        written(&mut self.record_id, &queued.stable_id());
+        let headers = OwnedHeaders::new_with_capacity(8);
+        let headers = text(headers, "vin", &record.vin);
+        let headers = text(headers, "receivedat", &self.received_at);
+        let headers = text(headers, "timestamp", "0");
+        let headers = headers.insert(Header {
+            key: "txid",
+            value: Some(&*record.txid),
+        });
+        let headers = text(headers, "txtype", &record.record_type);
+        let headers = text(headers, "version", "0");
+        let headers = text(headers, "device_client_version", &record.client_version);
+        text(headers, "record", &self.record_id)
+    }
+}
+
+fn text(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
+    headers.insert(Header {
+        key,
+        value: Some(value),
+    })
 }
 
 fn silence() -> News {
@@ -217,28 +285,6 @@ fn silence() -> News {
         trouble: Some(trouble),
         ..News::default()
     }
-}
-
-fn headers(queued: &Queued) -> OwnedHeaders {
-    let record = &queued.record;
-    let text = |headers: OwnedHeaders, key, value: &str| {
-        headers.insert(Header {
-            key,
-            value: Some(value),
-        })
-    };
-    let headers = OwnedHeaders::new_with_capacity(8);
-    let headers = text(headers, "vin", &record.vin);
-    let headers = text(headers, "receivedat", &record.received_at.to_string());
-    let headers = text(headers, "timestamp", "0");
-    let headers = headers.insert(Header {
-        key: "txid",
-        value: Some(&*record.txid),
-    });
-    let headers = text(headers, "txtype", &record.record_type);
-    let headers = text(headers, "version", "0");
-    let headers = text(headers, "device_client_version", &record.client_version);
-    text(headers, "record", &queued.stable_id().to_string())
 }
 
 /// Why no broker will ever have such a topic: Kafka's own rule for names.

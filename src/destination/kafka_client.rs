@@ -278,10 +278,9 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<(u64, usize)>;
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
-        let (number, bytes) = *opaque;
+    fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
         let outcome = match result {
             Ok(_) => Outcome::Delivered,
             Err((error, message)) => not_delivered(error, message.topic()),
@@ -294,7 +293,7 @@ impl ProducerContext for Context {
                 *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Outage::default();
             }
         }
-        self.reports.say(Report::Delivery { number, bytes, outcome });
+        self.reports.say(Report::Delivery { place, outcome });
     }
 }
 

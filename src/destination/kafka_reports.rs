@@ -12,11 +12,8 @@ use super::kafka::WINDOW_RECORDS;
 
 /// What a producer says.
 pub(super) enum Report {
-    Delivery {
-        number: u64,
-        bytes: usize,
-        outcome: Outcome,
-    },
+    /// Of the record in a place of those in flight.
+    Delivery { place: usize, outcome: Outcome },
     /// The producer is of no more use.
     Fatal(String),
     /// No broker can be reached; the producer tries on.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -78,8 +77,8 @@ impl Session for Lines {
         self.lines.len() < BUFFER_BYTES
     }
 
-    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
-        let line = line(queued, &payload).to_string();
+    fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected> {
+        let line = line(queued, payload).to_string();
         self.lines.extend_from_slice(line.as_bytes());
         self.lines.push(b'\n');
         self.numbers.push(queued.id.number);

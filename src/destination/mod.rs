@@ -13,7 +13,6 @@ mod prompt;
 pub mod zmq;
 mod zmq_keys;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::config;
@@ -79,9 +78,9 @@ pub trait Session: Send {
     /// Hands a record over, never waiting: `payload` is what of it is to leave the gateway. Every record that is taken is
     /// confirmed, in any order, or the session ends with an error. `Err` says why the record itself will never be taken.
     ///
-    /// The payload, and what is in the record, may be slices of a whole chunk of the queue: who keeps one beyond this call
-    /// copies it, or keeps the chunk.
-    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected>;
+    /// What is in the record may be slices of a whole chunk of the queue: who keeps one beyond this call copies it, or keeps
+    /// the chunk.
+    fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected>;
 
     /// Waits for news, or the session's end. To be polled even when nothing is in flight. Cancel-safe.
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>>;

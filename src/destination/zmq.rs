@@ -8,11 +8,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use omq_tokio::{
-    CurvePublicKey, CurveServerOptions, Message, MonitorRecvError, MonitorStream, OnMute, Options, Socket, SocketType,
-    TrySendError,
+    CurvePublicKey, CurveServerOptions, MessagePool, MonitorRecvError, MonitorStream, OnMute, Options, Payload, Socket,
+    SocketType, TrySendError,
 };
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,6 +30,10 @@ pub struct Zmq {
 const LINGER: Duration = Duration::from_millis(500);
 /// Records that are handed over before the pump looks at anything else.
 const WINDOW: usize = 1000;
+/// Topic, payload, metadata.
+const MOST_FRAMES: usize = 3;
+/// Lists of frames that are kept for the next messages: as many as are handed over before they leave.
+const FRAME_TABLES: usize = 128;
 
 impl Zmq {
     /// A socket as configured. The keys are read here.
@@ -77,7 +80,9 @@ impl Destination for Zmq {
             let session: Box<dyn Session> = Box::new(Publishing {
                 socket,
                 namespace: self.config.namespace.clone(),
+                topic: String::new(),
                 metadata: self.config.metadata,
+                messages: MessagePool::new(FRAME_TABLES, MOST_FRAMES),
                 sent: Vec::new(),
                 _events: events,
             });
@@ -100,7 +105,10 @@ async fn tell(mut events: MonitorStream) {
 struct Publishing {
     socket: Socket,
     namespace: String,
+    /// The first frame of the record before: hardly ever another one.
+    topic: String,
     metadata: bool,
+    messages: MessagePool,
     /// Numbers of the records that were handed over and not yet confirmed.
     sent: Vec<u64>,
     _events: AbortOnDropHandle<()>,
@@ -115,15 +123,11 @@ impl Session for Publishing {
         self.sent.len() < WINDOW
     }
 
-    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
+    fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected> {
         let record = &queued.record;
-        let bytes = payload.len();
-        // A slice would keep the chunk that it was read with for as long as the message is in a subscriber's queue.
-        let payload = match payload.is_unique() {
-            true => payload,
-            false => Bytes::copy_from_slice(&payload),
-        };
-        let topic = Bytes::from(format!("{}_{}", self.namespace, record.record_type));
+        if self.topic.get(self.namespace.len() + 1..) != Some(&*record.record_type) {
+            self.topic = format!("{}_{}", self.namespace, record.record_type);
+        }
         let metadata = self.metadata.then(|| {
             let metadata = json!({
                 "vin": &*record.vin,
@@ -131,15 +135,21 @@ impl Session for Publishing {
                 "record": queued.stable_id().to_string(),
                 "received_at": record.received_at,
             });
-            Bytes::from(metadata.to_string())
+            metadata.to_string()
         });
-        let message = Message::multipart([Some(topic), Some(payload), metadata].into_iter().flatten());
+        let frames = [
+            Some(self.topic.as_bytes()),
+            Some(payload),
+            metadata.as_ref().map(String::as_bytes),
+        ];
+        let frames = frames.into_iter().flatten().map(Payload::from_slice);
+        let message = self.messages.multipart_payloads(frames);
         match self.socket.try_send(message) {
             // Full: of everybody who is subscribed.
             Ok(()) | Err(TrySendError::Full(_)) => {
                 self.sent.push(queued.id.number);
                 Ok(Sent {
-                    bytes,
+                    bytes: payload.len(),
                     inexpressible: 0,
                 })
             }

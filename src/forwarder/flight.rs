@@ -91,7 +91,11 @@ impl Flight {
     }
 
     fn at(&self, number: u64) -> Option<usize> {
-        let at = self.records.partition_point(|record| record.number < number);
+        // Mostly the oldest.
+        let at = match self.records.front() {
+            Some(oldest) if oldest.number == number => 0,
+            _ => self.records.partition_point(|record| record.number < number),
+        };
         let record = self.records.get(at)?;
         (record.number == number && record.bytes.is_some()).then_some(at)
     }

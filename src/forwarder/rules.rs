@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::config::{self, DestinationKind, RecordFormat, Routes, VinList};
 use crate::record::Record;
 use crate::record::json::{self, JsonError};
@@ -121,27 +119,44 @@ impl Rules {
         routed && allowed && !self.deny.contains(&record.vin)
     }
 
-    /// What the destination is sent of a record that is for it; `None` when nothing of it is. `Err` says why its form
-    /// cannot be made.
-    pub(super) fn payload(&self, record: &Record) -> Result<Option<Bytes>, String> {
-        let transformed = payload::transform(&record.record_type, &record.vin, &record.payload);
-        let selected = transformed.and_then(|payload| self.fields.select(&record.record_type, payload));
+    /// What the destination is sent of a record that is for it, made in `room`; `None` when nothing of it is. `Err` says
+    /// why its form cannot be made.
+    pub(super) fn payload<'a>(&self, record: &'a Record, room: &'a mut Room) -> Result<Option<&'a [u8]>, String> {
+        let Room {
+            transformed,
+            selected,
+            text,
+        } = room;
+        let record_type = &record.record_type;
+        let transformed = payload::transform(record_type, &record.vin, &record.payload, transformed);
+        let selected = transformed.and_then(|payload| self.fields.select(record_type, payload, selected));
         let selected = match selected {
             Ok(Some(selected)) => selected,
             Ok(None) => return Ok(None),
-            Err(_) if self.shows_all && self.fields == FieldFilter::All => record.payload.clone(),
+            Err(_) if self.shows_all && self.fields == FieldFilter::All => &record.payload,
             Err(error) => return Err(error.to_string()),
         };
         match self.format {
             RecordFormat::Protobuf => Ok(Some(selected)),
-            RecordFormat::Json => match json::decoded(&record.record_type, &selected) {
-                Ok(text) => Ok(Some(text.into())),
+            RecordFormat::Json => match json::decoded(record_type, selected) {
+                Ok(decoded) => {
+                    *text = decoded;
+                    Ok(Some(text.as_bytes()))
+                }
                 // As it came, like behind the reference server: nobody here knows what is in it.
                 Err(JsonError::NotDecodable(_)) => Ok(Some(selected)),
                 Err(error) => Err(error.to_string()),
             },
         }
     }
+}
+
+/// Where payloads are made, one after the other.
+#[derive(Default)]
+pub(super) struct Room {
+    transformed: Vec<u8>,
+    selected: Vec<u8>,
+    text: String,
 }
 
 /// A list of vehicles with what its file says: a VIN in each line, and what is behind a `#` is a comment.

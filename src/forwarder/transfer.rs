@@ -3,7 +3,6 @@
 //! A record that fails is a suspect: until it has passed, records are sent one at a time. Only when the destination
 //! refuses it alone and for good is it given up, and then it is durably in the dead letters before the cursor passes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::flight::Flight;
 use super::flow;
 use super::pump::{Course, End, Pump, changed};
-use super::rules::Rules;
+use super::rules::{Room, Rules};
 use crate::destination::{Confirmation, News, Outcome, Rejected, Session};
 use crate::queue::{Batch, Queued, ReadError, Reader};
 
@@ -25,7 +24,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 const READ_BYTES: usize = 256 << 10;
 
 /// Records that are handed over in a row.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 128;
 
 type Reading = BoxFuture<'static, (Reader, Result<Batch, ReadError>)>;
 
@@ -35,10 +34,12 @@ pub(super) struct Transfer<'a> {
     course: &'a mut Course,
     rules: Arc<Rules>,
     flight: Flight,
-    /// Read, not handed over.
-    read: VecDeque<Queued>,
+    /// Read, handed over up to `done`.
+    read: Vec<Queued>,
+    done: usize,
     /// One more than the last number that was read.
     read_end: u64,
+    room: Room,
 }
 
 impl<'a> Transfer<'a> {
@@ -48,8 +49,10 @@ impl<'a> Transfer<'a> {
             course,
             rules: Arc::clone(&pump.rules.borrow()),
             flight: Flight::new(cursor),
-            read: VecDeque::new(),
+            read: Vec::new(),
+            done: 0,
             read_end: cursor,
+            room: Room::default(),
         }
     }
 
@@ -145,9 +148,9 @@ impl<'a> Transfer<'a> {
                 }
                 () = tokio::time::sleep_until(wait.unwrap_or_else(Instant::now)), if wait.is_some() => {}
                 () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {}
-                (reader, batch) = &mut reading, if ending.is_none() && self.read.is_empty() => match batch {
+                (reader, batch) = &mut reading, if ending.is_none() && self.done == self.read.len() => match batch {
                     Ok(batch) => {
-                        self.read.extend(batch.records);
+                        (self.read, self.done) = (batch.records, 0);
                         self.read_end = batch.end;
                         reading = read(reader);
                     }
@@ -165,14 +168,16 @@ impl<'a> Transfer<'a> {
             && (self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor())
                 || self.flight.unconfirmed() == 0)
         {
-            let Some(next) = self.read.front() else {
+            let Some(queued) = self.read.get(self.done) else {
+                // Nothing of it is kept until more comes, which may be long.
+                (self.read, self.done, self.room) = (Vec::new(), 0, Room::default());
                 self.flight.pass(self.read_end);
                 return Ok(None);
             };
-            let number = next.id.number;
-            if !self.rules.want(&next.record) {
+            let number = queued.id.number;
+            if !self.rules.want(&queued.record) {
                 self.flight.pass(number + 1);
-                self.read.pop_front();
+                self.done += 1;
                 continue;
             }
             if self
@@ -192,15 +197,13 @@ impl<'a> Transfer<'a> {
             if handed % AT_ONCE == 0 {
                 tokio::task::yield_now().await;
             }
-            let Some(queued) = self.read.pop_front() else {
-                continue;
-            };
-            let taken = match self.rules.payload(&queued.record) {
+            self.done += 1;
+            let taken = match self.rules.payload(&queued.record, &mut self.room) {
                 Ok(None) => {
                     self.flight.pass(number + 1);
                     continue;
                 }
-                Ok(Some(payload)) => session.send(&queued, payload),
+                Ok(Some(payload)) => session.send(queued, payload),
                 Err(reason) => Err(Rejected::ForGood(reason)),
             };
             match taken {
@@ -212,7 +215,7 @@ impl<'a> Transfer<'a> {
                     self.flight.sent(number, taken.bytes);
                 }
                 Err(Rejected::ForGood(reason)) => {
-                    self.pump.give_up(&queued, &reason).await?;
+                    self.pump.give_up(queued, &reason).await?;
                     self.flight.pass(number + 1);
                 }
                 Err(Rejected::SessionLost(reason)) => return Err(End::Lost(reason)),

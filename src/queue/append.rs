@@ -235,7 +235,11 @@ impl Segments {
         };
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let meta = open.as_ref().map(|open| open.meta);
-        (!chunks.is_empty()).then_some(Read { chunks, meta })
+        (!chunks.is_empty()).then_some(Read {
+            chunks,
+            meta,
+            is_checked: false,
+        })
     }
 }
 

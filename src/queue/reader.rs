@@ -9,12 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shared;
-use super::meta::Meta;
 use super::segment::RawChunk;
-use super::segments::{ReadHandle, SegmentsError};
+use super::segments::{Read, ReadHandle, SegmentsError};
 use crate::record::Record;
 use crate::record::salvage::next_intact;
-use crate::record::stored::{RecordId, next_frame, read_record};
+use crate::record::stored::{RecordId, Texts, next_frame, next_unchecked, read_like};
 
 /// Why a number is passed over.
 const NOWHERE: &str = "no intact record has the number";
@@ -103,7 +102,11 @@ impl Reader {
                 first: chunk.first,
                 bytes: chunk.bytes,
             });
-            self.decode(chunks.collect(), None)?
+            self.decode(Read {
+                chunks: chunks.collect(),
+                meta: None,
+                is_checked: false,
+            })?
         } else {
             let (shared, position) = (Arc::clone(&self.shared), self.position);
             let mut handle = std::mem::take(&mut self.handle);
@@ -114,7 +117,7 @@ impl Reader {
             .await?;
             self.handle = handle;
             match read? {
-                Some(read) => self.decode(read.chunks, read.meta)?,
+                Some(read) => self.decode(read)?,
                 None => {
                     self.report_lost(self.position, end, "no segment holds them");
                     Batch {
@@ -137,10 +140,12 @@ impl Reader {
         self.shared.report_lost(from.max(self.cursor()), to, reason);
     }
 
-    fn decode(&mut self, chunks: Vec<RawChunk>, meta: Option<Meta>) -> Result<Batch, SegmentsError> {
+    fn decode(&mut self, read: Read) -> Result<Batch, SegmentsError> {
+        let (meta, queue, is_checked) = (read.meta, self.shared.id, read.is_checked);
         let mut records = Vec::new();
+        let mut texts = Texts::default();
         let mut position = self.position;
-        let mut chunks = chunks.into_iter().peekable();
+        let mut chunks = read.chunks.into_iter().peekable();
         while let Some(chunk) = chunks.next() {
             if chunk.first > position {
                 // Numbers between the end of the segment before and the start of this one were never used.
@@ -151,21 +156,21 @@ impl Reader {
                 self.report_lost(position, chunk.first, NOWHERE);
                 position = chunk.first;
             }
-            let mut bytes: Bytes = chunk.bytes;
+            let mut bytes: Bytes = chunk.bytes.clone();
             let mut number = chunk.first;
             while !bytes.is_empty() {
-                let rest = bytes.clone();
-                let record =
-                    next_frame(&mut bytes, self.shared.id, number).and_then(|message| match number >= position {
-                        true => read_record(message, number),
-                        false => Ok(None),
-                    });
+                let left = bytes.len();
+                let message = match is_checked {
+                    true => next_unchecked(&mut bytes, number).map(|(message, _)| message),
+                    false => next_frame(&mut bytes, queue, number),
+                };
+                let record = message.and_then(|message| match number >= position {
+                    true => read_like(message, number, &mut texts),
+                    false => Ok(None),
+                });
                 match record {
                     Ok(record) => {
-                        let id = RecordId {
-                            queue: self.shared.id,
-                            number,
-                        };
+                        let id = RecordId { queue, number };
                         records.extend(record.map(|record| Queued { id, record }));
                         number += 1;
                         position = position.max(number);
@@ -177,7 +182,8 @@ impl Reader {
                         };
                         let lost_end = after.unwrap_or_else(|| *self.shared.committed.borrow());
                         let behind = number + 1..lost_end;
-                        if let Some(found) = next_intact(&rest, 1..rest.len(), self.shared.id, &behind) {
+                        let rest = chunk.bytes.slice(chunk.bytes.len() - left..);
+                        if let Some(found) = next_intact(&rest, 1..rest.len(), queue, &behind) {
                             self.report_lost(position.max(number), found.number, &error.to_string());
                             bytes = rest.slice(found.bytes.start..);
                             (number, position) = (found.number, position.max(found.number));

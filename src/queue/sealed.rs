@@ -67,6 +67,7 @@ impl Segments {
                 return Ok(Read {
                     chunks: Vec::new(),
                     meta: None,
+                    is_checked: true,
                 });
             }
         }
@@ -110,6 +111,7 @@ impl Segments {
         Ok(Some(Read {
             chunks: chunks.map_err(failed("read", &path))?,
             meta: damaged.meta,
+            is_checked: false,
         }))
     }
 
@@ -139,6 +141,7 @@ impl Segments {
         Ok(Read {
             chunks,
             meta: Some(meta),
+            is_checked: true,
         })
     }
 

@@ -91,6 +91,8 @@ pub(crate) struct Read {
     pub chunks: Vec<RawChunk>,
     /// Of the segment that they are from, as far as that can be read.
     pub meta: Option<Meta>,
+    /// Whether every frame in them has been found intact.
+    pub is_checked: bool,
 }
 
 impl Segments {
@@ -287,6 +289,7 @@ impl Segments {
                 Read {
                     chunks,
                     meta: Some(open.meta),
+                    is_checked: false,
                 }
             } else {
                 self.read_sealed(first, next, from, max_bytes, handle)?

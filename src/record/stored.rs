@@ -158,6 +158,15 @@ fn put_bytes(out: &mut Vec<u8>, tag: u32, value: &[u8]) {
 /// The next checked frame of a chunk: advances `chunk` past it and returns its message.
 /// After an error the rest of the chunk cannot be trusted to be framed: `salvage` finds what is intact in it.
 pub fn next_frame(chunk: &mut Bytes, queue: QueueId, number: u64) -> Result<Bytes, FrameError> {
+    let (message, expected) = next_unchecked(chunk, number)?;
+    match checksum(&message, queue, number) == expected {
+        true => Ok(message),
+        false => Err(FrameError::Checksum { number }),
+    }
+}
+
+/// The same of a chunk whose checksums have been found right: with the one that its message has.
+pub(crate) fn next_unchecked(chunk: &mut Bytes, number: u64) -> Result<(Bytes, u64), FrameError> {
     if chunk.len() < FRAME_HEADER {
         return Err(FrameError::Truncated { number });
     }
@@ -166,21 +175,36 @@ pub fn next_frame(chunk: &mut Bytes, queue: QueueId, number: u64) -> Result<Byte
     if chunk.len() < length {
         return Err(FrameError::Truncated { number });
     }
-    let message = chunk.split_to(length);
-    match checksum(&message, queue, number) == expected {
-        true => Ok(message),
-        false => Err(FrameError::Checksum { number }),
-    }
+    Ok((chunk.split_to(length), expected))
 }
 
 /// The record in a checked frame; `None` for one that was erased. Its bytes are slices of the message.
+pub fn read_record(message: Bytes, number: u64) -> Result<Option<Record>, FrameError> {
+    read_like(message, number, &mut Texts::default())
+}
+
+/// The texts of the record before: the next one mostly has the same, and then shares them.
+#[derive(Default)]
+pub(crate) struct Texts {
+    vin: Arc<str>,
+    record_type: Arc<str>,
+    client_version: Arc<str>,
+}
+
+/// [`read_record`] of a record among others.
 ///
 /// Read field by field: decoded into a message of its own first, each text would be copied twice.
-pub fn read_record(message: Bytes, number: u64) -> Result<Option<Record>, FrameError> {
+pub(crate) fn read_like(message: Bytes, number: u64, before: &mut Texts) -> Result<Option<Record>, FrameError> {
     let content = |reason: String| FrameError::Content { number, reason };
     let text = |bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(text) => Ok(Arc::<str>::from(text)),
         Err(error) => Err(content(error.to_string())),
+    };
+    let shared = |before: &mut Arc<str>, bytes: &[u8]| {
+        if before.as_bytes() != bytes {
+            *before = text(bytes)?;
+        }
+        Ok(Arc::clone(before))
     };
     let (mut calls_itself, mut erased) = (0, false);
     let (mut origin_queue, mut origin_number) = (None, 0);
@@ -198,11 +222,11 @@ pub fn read_record(message: Bytes, number: u64) -> Result<Option<Record>, FrameE
     while let Some(field) = fields.next().map_err(|error| content(error.to_string()))? {
         match (field.number, field.wire) {
             (1, Wire::Varint(number)) => calls_itself = number,
-            (2, Wire::Bytes(bytes)) => record.vin = text(bytes)?,
-            (3, Wire::Bytes(bytes)) => record.record_type = text(bytes)?,
+            (2, Wire::Bytes(bytes)) => record.vin = shared(&mut before.vin, bytes)?,
+            (3, Wire::Bytes(bytes)) => record.record_type = shared(&mut before.record_type, bytes)?,
             (4, Wire::Bytes(bytes)) => record.txid = message.slice_ref(bytes),
             (5, Wire::Fixed64(time)) => record.received_at = time,
-            (6, Wire::Bytes(bytes)) => record.client_version = text(bytes)?,
+            (6, Wire::Bytes(bytes)) => record.client_version = shared(&mut before.client_version, bytes)?,
             (7, Wire::Bytes(bytes)) => record.payload = message.slice_ref(bytes),
             (8, Wire::Bytes(bytes)) => origin_queue = Some(bytes),
             (9, Wire::Varint(number)) => origin_number = number,

@@ -161,9 +161,10 @@ fn write(out: &mut Vec<u8>, format: Format, queued: &Queued) {
         Format::Protobuf => portable::append(out, queued.stable_id(), record),
         Format::Json => {
             // What cannot be put into the form that consumers get is shown as it is.
-            let payload = payload::transform(&record.record_type, &record.vin, &record.payload)
-                .unwrap_or_else(|_| record.payload.clone());
-            out.extend_from_slice(log::line(queued, &payload).to_string().as_bytes());
+            let mut room = Vec::new();
+            let payload = payload::transform(&record.record_type, &record.vin, &record.payload, &mut room)
+                .unwrap_or(&record.payload);
+            out.extend_from_slice(log::line(queued, payload).to_string().as_bytes());
             out.push(b'\n');
         }
         Format::Envelopes => {

@@ -6,6 +6,8 @@ use super::link::Message;
 use crate::config::{self, MqttLayout};
 use crate::destination::mqtt_fields;
 use crate::queue::Queued;
+// MQTT writes lengths as protobuf does.
+use crate::record::payload::wire::length_bytes;
 
 /// Bytes of a transaction id that go into a property: it is there once for each message that a record becomes.
 const LONGEST_PROPERTY: usize = 256;
@@ -58,11 +60,6 @@ pub(super) fn packet_bytes(message: &Message) -> usize {
         .sum();
     let rest = 2 + message.topic.len() + 2 + length_bytes(properties) + properties + message.payload.len();
     1 + length_bytes(rest) + rest
-}
-
-/// Bytes of a length as MQTT writes it, seven bits in each.
-fn length_bytes(length: usize) -> usize {
-    (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize
 }
 
 /// A transaction id as a string that every broker takes; a real one is left as it is.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -182,9 +181,9 @@ impl Session for Publishing {
         self.unsent.is_empty() && self.in_flight.len() < self.window
     }
 
-    fn send(&mut self, queued: &Queued, payload: Bytes) -> Result<Sent, Rejected> {
+    fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected> {
         let number = queued.id.number;
-        let (messages, inexpressible) = messages::of(queued, &payload, &self.config).map_err(Rejected::ForGood)?;
+        let (messages, inexpressible) = messages::of(queued, payload, &self.config).map_err(Rejected::ForGood)?;
         let too_large = |message: &&Message| messages::packet_bytes(message) > self.max_packet;
         if let Some(large) = messages.iter().find(too_large) {
             let reason = format!(

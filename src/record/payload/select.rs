@@ -5,8 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-
 use super::schema::{Enum, Message, Shape};
 use super::wire::{Fields, Wire};
 use super::{Kind, PayloadError};
@@ -50,17 +48,23 @@ fn keys() -> &'static Enum {
 }
 
 impl FieldFilter {
-    /// What goes on of a record's payload; `None` when none of its data do.
-    pub fn select(&self, record_type: &str, payload: Bytes) -> Result<Option<Bytes>, PayloadError> {
+    /// What goes on of a record's payload: made in `room`, whatever that held, unless it is all of it. `None` when none of
+    /// its data do.
+    pub fn select<'a>(
+        &self,
+        record_type: &str,
+        payload: &'a [u8],
+        room: &'a mut Vec<u8>,
+    ) -> Result<Option<&'a [u8]>, PayloadError> {
         let (numbers, keep) = match self {
             _ if Kind::of(record_type) != Some(Kind::Vehicle) => return Ok(Some(payload)),
             Self::All => return Ok(Some(payload)),
             Self::Keep(numbers) => (numbers, true),
             Self::Drop(numbers) => (numbers, false),
         };
-        let mut out = Vec::with_capacity(payload.len());
+        room.clear();
         let mut left = 0_usize;
-        let mut fields = Fields::of(&payload);
+        let mut fields = Fields::of(payload);
         while let Some(field) = fields.next()? {
             let goes_on = match field.wire {
                 Wire::Bytes(datum) if field.number == DATA => {
@@ -75,10 +79,10 @@ impl FieldFilter {
                 }
             };
             if goes_on {
-                out.extend_from_slice(&payload[field.start..field.end]);
+                room.extend_from_slice(&payload[field.start..field.end]);
             }
         }
-        Ok((left > 0).then(|| out.into()))
+        Ok((left > 0).then_some(room.as_slice()))
     }
 }
 
@@ -96,6 +100,7 @@ fn key(datum: &[u8]) -> Result<i32, PayloadError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bytes::Bytes;
     use prost::Message as _;
 
     use super::*;
@@ -120,8 +125,9 @@ mod tests {
     }
 
     fn left(filter: &FieldFilter, keys: &[i32]) -> Option<(Vec<i32>, bool)> {
-        let selected = filter.select("V", payload(keys)).unwrap()?;
-        let decoded = Payload::decode(selected.clone()).unwrap();
+        let (payload, mut room) = (payload(keys), b"of another one".to_vec());
+        let selected = filter.select("V", &payload, &mut room).unwrap()?;
+        let decoded = Payload::decode(selected).unwrap();
         assert_eq!(decoded.vin, "VIN");
         let keys = decoded.data.iter().map(|datum| datum.key).collect();
         Some((keys, selected.ends_with(b"new")))
@@ -145,19 +151,23 @@ mod tests {
     #[test]
     fn other_records_have_no_data_to_choose_from() {
         let filter = FieldFilter::Keep([4].into());
-        assert_eq!(filter.select("alerts", payload(&[5])).unwrap(), Some(payload(&[5])));
-        assert_eq!(FieldFilter::All.select("V", payload(&[])).unwrap(), Some(payload(&[])));
+        let (some, none, mut room) = (payload(&[5]), payload(&[]), Vec::new());
+        assert_eq!(filter.select("alerts", &some, &mut room).unwrap(), Some(&*some));
+        assert_eq!(FieldFilter::All.select("V", &none, &mut room).unwrap(), Some(&*none));
     }
 
     #[test]
     fn the_key_that_counts_is_the_last_one() {
         // Keys 4 and then 5 in one datum: protobuf's readers see 5.
-        let twice = Bytes::from_static(b"\x0a\x04\x08\x04\x08\x05");
-        assert_eq!(FieldFilter::Keep([4].into()).select("V", twice.clone()).unwrap(), None);
-        assert_eq!(
-            FieldFilter::Keep([5].into()).select("V", twice.clone()).unwrap(),
-            Some(twice)
-        );
+        let (twice, mut room) = (b"\x0a\x04\x08\x04\x08\x05", Vec::new());
+        let mut kept = |key| {
+            FieldFilter::Keep([key].into())
+                .select("V", twice, &mut room)
+                .unwrap()
+                .map(<[u8]>::to_vec)
+        };
+        assert_eq!(kept(4), None);
+        assert_eq!(kept(5), Some(twice.to_vec()));
     }
 
     #[test]

@@ -2,15 +2,13 @@
 //!
 //! Invariant: only the bytes that a rule is about change; every other field, known or not, at every level, is copied as it came.
 
+use std::io::Write;
 use std::ops::Range;
 
-use bytes::Bytes;
-
 use super::{
-    Kind, PayloadError,
-    datum::{self, Datum},
+    Kind, PayloadError, datum,
     schema::{Message, Shape},
-    wire::{Field, Fields, Wire, put_bytes, put_double, put_number},
+    wire::{Field, Fields, Wire, length_bytes, put_bytes, put_double, put_length, put_number},
 };
 
 /// Field numbers of `Payload`, `Datum`, `Value` and `LocationValue`.
@@ -36,145 +34,164 @@ mod alert {
     pub(super) const MILLISECONDS_FROM: i64 = 315_576_000_000;
 }
 
-/// The payload as consumers receive it. A record type that the gateway does not know is handed on as it came.
-pub fn transform(record_type: &str, vin: &str, payload: &Bytes) -> Result<Bytes, PayloadError> {
+/// The payload as consumers receive it: made in `room`, whatever that held, unless it is the same as it came. A record type
+/// that the gateway does not know is handed on as it came.
+pub fn transform<'a>(
+    record_type: &str,
+    vin: &str,
+    payload: &'a [u8],
+    room: &'a mut Vec<u8>,
+) -> Result<&'a [u8], PayloadError> {
     let Some(kind) = Kind::of(record_type) else {
-        return Ok(payload.clone());
+        return Ok(payload);
     };
     let vin_field = match kind {
         Kind::Connectivity => 1,
         Kind::Vehicle | Kind::Alerts | Kind::Errors => 3,
     };
-    let mut rewrite = Rewrite::of(payload, vin.len() + 8);
+    let mut rewrite = Rewrite::of(payload, room);
     let mut vin_is_set = vin.is_empty();
     let mut location_is_past = false;
+    // What a text is put right to: made once for all of a record's.
+    let mut member = Vec::new();
     let value = value_message();
     let mut fields = Fields::of(payload);
     while let Some(field) = fields.next()? {
         let Wire::Bytes(body) = field.wire else {
             continue;
         };
+        let range = field.start..field.end;
         if field.number == vin_field {
             if !vin_is_set && body == vin.as_bytes() {
                 vin_is_set = true;
             } else {
-                rewrite.replace(field.start..field.end, |_| {});
+                rewrite.replace(range);
             }
             continue;
         }
-        let changed = match (kind, field.number) {
-            (Kind::Vehicle, v::DATA) => datum(body, value, &mut location_is_past)?,
-            (Kind::Alerts, alert::ALERTS) => alert_times(body)?,
-            _ => None,
-        };
-        if let Some(changed) = changed {
-            rewrite.replace(field.start..field.end, |out| {
-                put_bytes(out, field.number, &changed);
-            });
+        match (kind, field.number) {
+            (Kind::Vehicle, v::DATA) => {
+                let plain = datum::read_text(body);
+                if is_put_right(plain, body, value, &mut location_is_past, &mut member)? {
+                    let out = rewrite.replace(range);
+                    match plain {
+                        Some(_) => {
+                            let before = &body[..datum::before_value(body)];
+                            put_length(
+                                out,
+                                v::DATA,
+                                before.len() + 1 + length_bytes(member.len()) + member.len(),
+                            );
+                            out.extend_from_slice(before);
+                            put_bytes(out, v::VALUE, &member);
+                        }
+                        None => put_bytes(out, v::DATA, &replace_value(body, value, &member)?),
+                    }
+                }
+            }
+            (Kind::Alerts, alert::ALERTS) => {
+                if let Some(changed) = alert_times(body)? {
+                    put_bytes(rewrite.replace(range), alert::ALERTS, &changed);
+                }
+            }
+            _ => {}
         }
     }
     if !vin_is_set {
-        rewrite.replace(payload.len()..payload.len(), |out| {
-            put_bytes(out, vin_field, vin.as_bytes());
-        });
+        put_bytes(rewrite.replace(payload.len()..payload.len()), vin_field, vin.as_bytes());
     }
     Ok(rewrite.finish())
 }
 
 /// A copy of a payload with parts of it replaced; no copy where nothing is.
 struct Rewrite<'a> {
-    source: &'a Bytes,
+    source: &'a [u8],
     copied: usize,
-    extra: usize,
-    out: Option<Vec<u8>>,
+    out: &'a mut Vec<u8>,
+    is_changed: bool,
 }
 
 impl<'a> Rewrite<'a> {
-    fn of(source: &'a Bytes, extra: usize) -> Self {
+    fn of(source: &'a [u8], out: &'a mut Vec<u8>) -> Self {
+        out.clear();
         Self {
             source,
             copied: 0,
-            extra,
-            out: None,
+            out,
+            is_changed: false,
         }
     }
 
-    fn replace(&mut self, range: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
-        let capacity = self.source.len() + self.extra;
-        let out = self.out.get_or_insert_with(|| Vec::with_capacity(capacity));
-        out.extend(&self.source[self.copied..range.start]);
-        write(out);
+    /// Where to write what is to be there instead.
+    fn replace(&mut self, range: Range<usize>) -> &mut Vec<u8> {
+        self.out.extend_from_slice(&self.source[self.copied..range.start]);
         self.copied = range.end;
+        self.is_changed = true;
+        self.out
     }
 
-    fn finish(self) -> Bytes {
-        match self.out {
-            None => self.source.clone(),
-            Some(mut out) => {
-                out.extend(&self.source[self.copied..]);
-                out.into()
-            }
+    fn finish(self) -> &'a [u8] {
+        if !self.is_changed {
+            return self.source;
         }
+        self.out.extend_from_slice(&self.source[self.copied..]);
+        self.out
     }
 }
 
-/// A datum with its value replaced, if it has to be.
+/// Whether a datum is to have another value: then `member` is what that holds.
 #[inline(always)]
-fn datum(body: &[u8], of_value: &Message, location_is_past: &mut bool) -> Result<Option<Vec<u8>>, PayloadError> {
-    let plain = datum::read(body);
+fn is_put_right(
+    plain: Option<(i32, &[u8])>,
+    body: &[u8],
+    of_value: &Message,
+    location_is_past: &mut bool,
+    member: &mut Vec<u8>,
+) -> Result<bool, PayloadError> {
     let (key, text) = match plain {
-        Some(Datum { key, member }) => (key, text_in(member)),
+        Some(plain) => plain,
         None => key_and_text(body, of_value)?,
     };
     let is_first_location = key == v::LOCATION_KEY && !*location_is_past;
     *location_is_past |= is_first_location;
     // Nothing else can be a place or a number, and most texts are neither.
-    let Some(text @ [b'(' | b'+' | b'-' | b'.' | b'0'..=b'9', ..]) = text else {
-        return Ok(None);
-    };
-    let Some(member) = put_right(text, is_first_location) else {
-        return Ok(None);
-    };
-    match plain {
-        Some(_) => {
-            let mut out = Vec::with_capacity(body.len() + member.len());
-            out.extend(&body[..datum::before_value(body)]);
-            put_bytes(&mut out, v::VALUE, &member);
-            Ok(Some(out))
-        }
-        None => replace_value(body, of_value, &member).map(Some),
+    match text {
+        [b'(' | b'+' | b'-' | b'.' | b'0'..=b'9', ..] => Ok(put_right(text, is_first_location, member)),
+        _ => Ok(false),
     }
 }
 
-/// The member of a value that a text should be instead.
+/// Two bytes, and the longest 32-bit float with five decimals.
+const LONGEST_MEMBER: usize = 2 + 46;
+
+/// Makes the member of a value that a text should be instead, if it should.
 #[inline(never)]
-fn put_right(text: &[u8], is_first_location: bool) -> Option<Vec<u8>> {
-    let mut member = Vec::with_capacity(32);
-    match location(text).filter(|_| is_first_location) {
-        Some((latitude, longitude)) => {
-            let mut place = Vec::with_capacity(18);
-            put_double(&mut place, v::LATITUDE, latitude);
-            put_double(&mut place, v::LONGITUDE, longitude);
-            put_bytes(&mut member, v::LOCATION, &place);
-        }
-        None => put_bytes(&mut member, v::STRING, five_decimals(text)?.as_bytes()),
+fn put_right(text: &[u8], is_first_location: bool, member: &mut Vec<u8>) -> bool {
+    member.clear();
+    if is_first_location && let Some((latitude, longitude)) = location(text) {
+        member.reserve(LONGEST_MEMBER);
+        put_length(member, v::LOCATION, 2 * (1 + size_of::<f64>()));
+        put_double(member, v::LATITUDE, latitude);
+        put_double(member, v::LONGITUDE, longitude);
+        return true;
     }
-    Some(member)
+    let Some(number) = scientific(text) else {
+        return false;
+    };
+    member.reserve(LONGEST_MEMBER);
+    // How long it is shows when it is there: of a 32-bit float less than a byte can say.
+    put_length(member, v::STRING, 0);
+    let before = member.len();
+    put_five_decimals(number, member);
+    member[before - 1] = (member.len() - before) as u8;
+    true
 }
 
-#[inline(always)]
-fn text_in(member: Option<(u32, Wire<'_>)>) -> Option<&[u8]> {
-    match member {
-        Some((v::STRING, Wire::Bytes(text))) => Some(text),
-        _ => None,
-    }
-}
-
-/// Of a datum that is written in any way.
+/// Of a datum that is written in any way: its key, and the text that it has for a value, if that is what it has.
 #[inline(never)]
-fn key_and_text<'a>(body: &'a [u8], of_value: &Message) -> Result<(i32, Option<&'a [u8]>), PayloadError> {
+fn key_and_text<'a>(body: &'a [u8], of_value: &Message) -> Result<(i32, &'a [u8]), PayloadError> {
     let mut key = 0;
-    let mut text = None;
+    let mut text: &[u8] = &[];
     let mut fields = Fields::of(body);
     while let Some(field) = fields.next()? {
         match (field.number, field.wire) {
@@ -184,7 +201,10 @@ fn key_and_text<'a>(body: &'a [u8], of_value: &Message) -> Result<(i32, Option<&
                 let mut members = Fields::of(value);
                 while let Some(member) = members.next()? {
                     if is_member(of_value, &member) {
-                        text = text_in(Some((member.number, member.wire)));
+                        text = match (member.number, member.wire) {
+                            (v::STRING, Wire::Bytes(text)) => text,
+                            _ => &[],
+                        };
                     }
                 }
             }
@@ -276,10 +296,14 @@ fn without_spaces_behind(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// A number in scientific notation with five decimals instead, as a 32-bit float has it.
+/// A number in scientific notation, as a 32-bit float has it.
 ///
 /// `^[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)$`: there is a point, a digit beside it, and an exponent.
-fn five_decimals(text: &[u8]) -> Option<String> {
+fn scientific(text: &[u8]) -> Option<f32> {
+    // Most numbers are not.
+    if !text.iter().any(|byte| matches!(byte, b'e' | b'E')) {
+        return None;
+    }
     // From the front, so that a long text that is no number is left at its first letter.
     let (whole, rest) = digits(without_sign(text));
     let (fraction, rest) = digits(rest.strip_prefix(b".")?);
@@ -291,8 +315,31 @@ fn five_decimals(text: &[u8]) -> Option<String> {
         return None;
     }
     let number = std::str::from_utf8(text).ok()?.parse::<f32>().ok();
-    let number = number.filter(|number| number.is_finite())?;
-    Some(format!("{number:.5}"))
+    number.filter(|number| number.is_finite())
+}
+
+/// Writes it as `{:.5}` does, without all that any number of decimals takes.
+fn put_five_decimals(number: f32, out: &mut Vec<u8>) {
+    // 24 bits and the 12 of 3,125 have room in the 53 of a double: nothing is lost here, and what is half is exactly half.
+    let scaled = (f64::from(number) * 1e5).round_ties_even();
+    if scaled.abs() >= 1e19 {
+        return write!(out, "{number:.5}").unwrap_or_default();
+    }
+    if number.is_sign_negative() {
+        out.push(b'-');
+    }
+    // From the last digit on.
+    let mut digits = [b'0'; 20];
+    let (mut at, mut left) = (digits.len(), scaled.abs() as u64);
+    while left > 0 || at > digits.len() - 6 {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    let (whole, decimals) = digits[at..].split_at(digits.len() - 5 - at);
+    out.extend_from_slice(whole);
+    out.push(b'.');
+    out.extend_from_slice(decimals);
 }
 
 fn without_sign(number: &[u8]) -> &[u8] {

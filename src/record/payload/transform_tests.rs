@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::{five_decimals, location, transform};
+use super::{location, put_five_decimals, scientific, transform};
 use crate::record::{
     payload::{
         Kind,
@@ -24,9 +24,10 @@ use crate::record::{
 use bytes::Bytes;
 
 fn transformed(record_type: &str, payload: &[u8]) -> Bytes {
-    let out = transform(record_type, "VIN", &Bytes::copy_from_slice(payload)).unwrap();
-    validate(Kind::of(record_type).unwrap(), &out).unwrap();
-    out
+    let mut room = b"of another one".to_vec();
+    let out = transform(record_type, "VIN", payload, &mut room).unwrap();
+    validate(Kind::of(record_type).unwrap(), out).unwrap();
+    Bytes::copy_from_slice(out)
 }
 
 fn datum(key: Field, member: Member) -> Datum {
@@ -94,16 +95,16 @@ fn a_vin_of_another_wire_type_is_an_unknown_field_and_stays() {
 
 #[test]
 fn a_payload_that_needs_nothing_is_not_copied() {
-    let payload = Bytes::from_static(b"\x20\x01\x1a\x03VIN\x7a\x01x");
-    let out = transform("V", "VIN", &payload).unwrap();
+    let (payload, mut room) = (b"\x20\x01\x1a\x03VIN\x7a\x01x", Vec::new());
+    let out = transform("V", "VIN", payload, &mut room).unwrap();
     assert_eq!(out.as_ptr(), payload.as_ptr());
     assert_eq!(out, payload);
 }
 
 #[test]
 fn a_record_of_an_unknown_type_is_handed_on_as_it_came() {
-    let payload = Bytes::from_static(b"\xff\x00 not protobuf");
-    let out = transform("canlogs", "VIN", &payload).unwrap();
+    let (payload, mut room) = (b"\xff\x00 not protobuf", Vec::new());
+    let out = transform("canlogs", "VIN", payload, &mut room).unwrap();
     assert_eq!(out.as_ptr(), payload.as_ptr());
     assert_eq!(out, payload);
 }
@@ -169,6 +170,16 @@ fn strings_that_are_no_location_are_told_apart() {
     }
 }
 
+fn with_five_decimals(text: &str) -> Option<String> {
+    scientific(text.as_bytes()).map(five_decimals)
+}
+
+fn five_decimals(number: f32) -> String {
+    let mut out = Vec::new();
+    put_five_decimals(number, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
 #[test]
 fn scientific_notation_becomes_five_decimals_of_a_32_bit_float() {
     for (from, to) in [
@@ -186,7 +197,7 @@ fn scientific_notation_becomes_five_decimals_of_a_32_bit_float() {
         ("4.6875e-2", "0.04688"),
         ("3.4028235e38", "340282346638528859811704183484516925440.00000"),
     ] {
-        assert_eq!(five_decimals(from.as_bytes()).as_deref(), Some(to), "{from}");
+        assert_eq!(with_five_decimals(from).as_deref(), Some(to), "{from}");
     }
 }
 
@@ -216,7 +227,7 @@ fn what_is_not_quite_scientific_notation_stays() {
         "-1.0e39",
         "1.0e99999999999999999999",
     ] {
-        assert_eq!(five_decimals(from.as_bytes()), None, "{from}");
+        assert_eq!(with_five_decimals(from), None, "{from}");
     }
 }
 
@@ -347,17 +358,29 @@ fn a_time_of_an_alert_in_two_parts_is_merged_and_its_unknown_fields_stay() {
 
 proptest! {
     #[test]
+    fn five_decimals_are_those_of_the_standard_library(bits: u32, small in -40_000_000_i32..40_000_000) {
+        // Any float, and those that lie in the middle between two of five decimals: halves of powers of two.
+        for number in [f32::from_bits(bits), small as f32 / 64.0, small as f32 / 4096.0, small as f32 / 1e5] {
+            if number.is_finite() {
+                prop_assert_eq!(five_decimals(number), format!("{number:.5}"));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
     fn what_validates_transforms_to_what_validates(
         payload in payloads(),
         record_type in prop::sample::select(vec!["V", "alerts", "errors", "connectivity"]),
     ) {
         let kind = Kind::of(record_type).unwrap();
-        let payload = Bytes::from(payload);
         let good = validate(kind, &payload).is_ok();
-        let out = transform(record_type, "VIN", &payload);
+        let mut room = Vec::new();
+        let out = transform(record_type, "VIN", &payload, &mut room);
         if good {
             let out = out.unwrap();
-            prop_assert!(validate(kind, &out).is_ok());
+            prop_assert!(validate(kind, out).is_ok());
         }
     }
 

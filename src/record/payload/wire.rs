@@ -53,20 +53,12 @@ impl<'a> Fields<'a> {
         }
         let start = self.at;
         let (number, wire_type) = self.tag()?;
-        let wire = match wire_type {
-            0 => Wire::Varint(self.varint()?),
-            1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let len = self.varint()?;
-                Wire::Bytes(self.take(len)?)
-            }
-            3 => {
-                self.skip_group(number)?;
-                Wire::Group
-            }
-            4 => return Err(PayloadError::Group(number)),
-            5 => Wire::Fixed32(u32::from_le_bytes(self.array()?)),
-            _ => return Err(PayloadError::WireType(wire_type)),
+        // Most are bytes; a table to jump by costs more than all of the reading.
+        let wire = if wire_type == 2 {
+            let len = self.varint()?;
+            Wire::Bytes(self.take(len)?)
+        } else {
+            self.rare(number, wire_type)?
         };
         Ok(Some(Field {
             number,
@@ -74,6 +66,22 @@ impl<'a> Fields<'a> {
             start,
             end: self.at,
         }))
+    }
+
+    /// What a field holds that is not bytes.
+    #[inline(always)]
+    fn rare(&mut self, number: u32, wire_type: u8) -> Result<Wire<'a>, PayloadError> {
+        Ok(match wire_type {
+            0 => Wire::Varint(self.varint()?),
+            1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),
+            3 => {
+                self.skip_group(number)?;
+                Wire::Group
+            }
+            4 => return Err(PayloadError::Group(number)),
+            5 => Wire::Fixed32(u32::from_le_bytes(self.array()?)),
+            _ => return Err(PayloadError::WireType(wire_type)),
+        })
     }
 
     #[inline(always)]
@@ -206,9 +214,19 @@ pub(crate) fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
 }
 
 pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    put_length(out, number, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// What stands before so many bytes of a field.
+pub(crate) fn put_length(out: &mut Vec<u8>, number: u32, length: usize) {
     put_varint(out, u64::from(number) << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend(bytes);
+    put_varint(out, length as u64);
+}
+
+/// Bytes of a length as a varint.
+pub(crate) fn length_bytes(length: usize) -> usize {
+    (usize::BITS - length.leading_zeros()).div_ceil(7).max(1) as usize
 }
 
 #[cfg(test)]
