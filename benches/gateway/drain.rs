@@ -9,7 +9,7 @@ use crate::backlog::fill;
 use crate::process::{Gateway, Process, Setup, Side, role};
 
 /// Records of a backlog.
-pub(crate) const RECORDS: u64 = 300_000;
+pub(crate) const RECORDS: u64 = 1_000_000;
 
 /// When a tenth was done, and when nine tenths were.
 #[derive(Default)]

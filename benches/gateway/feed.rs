@@ -104,7 +104,7 @@ fn alone() -> tokio::runtime::Runtime {
     made.expect("a runtime")
 }
 
-/// Sends for as long as it lives, with the gateway's settings.
+/// Sends for as long as it lives, with the gateway's settings and as many in a row.
 pub(crate) fn run_publish(port: &str) {
     let runtime = alone();
     runtime.block_on(async {
@@ -120,7 +120,7 @@ pub(crate) fn run_publish(port: &str) {
             let frames = [Bytes::from(format!("bench_{}", record.record_type)), record.payload];
             // Full: this one is dropped.
             drop(socket.try_send(Message::multipart(frames)));
-            if number % 32 == 31 {
+            if number % 128 == 127 {
                 tokio::task::yield_now().await;
             }
         }
