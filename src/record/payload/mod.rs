@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub(crate) mod arbitrary;
 mod datum;
+mod number;
 pub(crate) mod schema;
 mod select;
 pub(crate) mod time;

@@ -2,11 +2,11 @@
 //!
 //! Invariant: only the bytes that a rule is about change; every other field, known or not, at every level, is copied as it came.
 
-use std::io::Write;
 use std::ops::Range;
 
 use super::{
     Kind, PayloadError, datum,
+    number::{put_five_decimals, scientific},
     schema::{Message, Shape},
     wire::{Field, Fields, Wire, length_bytes, put_bytes, put_double, put_length, put_number},
 };
@@ -294,65 +294,6 @@ fn without_spaces_behind(mut text: &[u8]) -> &[u8] {
         text = rest;
     }
     text
-}
-
-/// A number in scientific notation, as a 32-bit float has it.
-///
-/// `^[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)$`: there is a point, a digit beside it, and an exponent.
-fn scientific(text: &[u8]) -> Option<f32> {
-    // Most numbers are not.
-    if !text.iter().any(|byte| matches!(byte, b'e' | b'E')) {
-        return None;
-    }
-    // From the front, so that a long text that is no number is left at its first letter.
-    let (whole, rest) = digits(without_sign(text));
-    let (fraction, rest) = digits(rest.strip_prefix(b".")?);
-    let (b'e' | b'E', exponent) = rest.split_first()? else {
-        return None;
-    };
-    let (exponent, rest) = digits(without_sign(exponent));
-    if whole.is_empty() && fraction.is_empty() || exponent.is_empty() || !rest.is_empty() {
-        return None;
-    }
-    let number = std::str::from_utf8(text).ok()?.parse::<f32>().ok();
-    number.filter(|number| number.is_finite())
-}
-
-/// Writes it as `{:.5}` does, without all that any number of decimals takes.
-fn put_five_decimals(number: f32, out: &mut Vec<u8>) {
-    // 24 bits and the 12 of 3,125 have room in the 53 of a double: nothing is lost here, and what is half is exactly half.
-    let scaled = (f64::from(number) * 1e5).round_ties_even();
-    if scaled.abs() >= 1e19 {
-        return write!(out, "{number:.5}").unwrap_or_default();
-    }
-    if number.is_sign_negative() {
-        out.push(b'-');
-    }
-    // From the last digit on.
-    let mut digits = [b'0'; 20];
-    let (mut at, mut left) = (digits.len(), scaled.abs() as u64);
-    while left > 0 || at > digits.len() - 6 {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    let (whole, decimals) = digits[at..].split_at(digits.len() - 5 - at);
-    out.extend_from_slice(whole);
-    out.push(b'.');
-    out.extend_from_slice(decimals);
-}
-
-fn without_sign(number: &[u8]) -> &[u8] {
-    match number {
-        [b'+' | b'-', rest @ ..] => rest,
-        _ => number,
-    }
-}
-
-/// The digits at the beginning, and the rest.
-fn digits(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|byte| !byte.is_ascii_digit());
-    text.split_at(end.unwrap_or(text.len()))
 }
 
 /// An alert with its times put right, if one of them is in milliseconds.

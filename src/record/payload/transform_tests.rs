@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_types::Timestamp;
 
-use super::{location, put_five_decimals, scientific, transform};
+use super::{location, transform};
 use crate::record::{
     payload::{
         Kind,
@@ -170,67 +170,6 @@ fn strings_that_are_no_location_are_told_apart() {
     }
 }
 
-fn with_five_decimals(text: &str) -> Option<String> {
-    scientific(text.as_bytes()).map(five_decimals)
-}
-
-fn five_decimals(number: f32) -> String {
-    let mut out = Vec::new();
-    put_five_decimals(number, &mut out);
-    String::from_utf8(out).unwrap()
-}
-
-#[test]
-fn scientific_notation_becomes_five_decimals_of_a_32_bit_float() {
-    for (from, to) in [
-        ("1.5e3", "1500.00000"),
-        ("+1.5E+03", "1500.00000"),
-        ("-1.5e-3", "-0.00150"),
-        ("5.e0", "5.00000"),
-        (".5e3", "500.00000"),
-        ("-0.0e0", "-0.00000"),
-        ("1.0e-50", "0.00000"),
-        ("1.23456789e8", "123456792.00000"),
-        ("1.1e0", "1.10000"),
-        // Halves go to the even digit.
-        ("1.5625e-2", "0.01562"),
-        ("4.6875e-2", "0.04688"),
-        ("3.4028235e38", "340282346638528859811704183484516925440.00000"),
-    ] {
-        assert_eq!(with_five_decimals(from).as_deref(), Some(to), "{from}");
-    }
-}
-
-#[test]
-fn what_is_not_quite_scientific_notation_stays() {
-    for from in [
-        "",
-        "1e5",
-        "1.5",
-        "5.",
-        ".e5",
-        "e5",
-        "1.5e",
-        "1.5e+",
-        "1.5e5 ",
-        " 1.5e5",
-        "1.5e5\n",
-        "--1.5e5",
-        "1.5e5.0",
-        "1.5e5e5",
-        "1,5e5",
-        "inf",
-        "NaN",
-        "0x1.8e3",
-        "١.٥e٣",
-        "1.0e39",
-        "-1.0e39",
-        "1.0e99999999999999999999",
-    ] {
-        assert_eq!(with_five_decimals(from), None, "{from}");
-    }
-}
-
 #[test]
 fn every_datum_with_a_number_in_scientific_notation_is_changed_the_location_too() {
     let out = data(vec![
@@ -354,18 +293,6 @@ fn a_time_of_an_alert_in_two_parts_is_merged_and_its_unknown_fields_stay() {
     let time = bytes_field(3, &[number_field(1, 1_700_000_000), unknown.clone()].concat());
     let expected = [bytes_field(1, &[unknown, time].concat()), bytes_field(3, b"VIN")];
     assert_eq!(out.as_ref(), expected.concat());
-}
-
-proptest! {
-    #[test]
-    fn five_decimals_are_those_of_the_standard_library(bits: u32, small in -40_000_000_i32..40_000_000) {
-        // Any float, and those that lie in the middle between two of five decimals: halves of powers of two.
-        for number in [f32::from_bits(bits), small as f32 / 64.0, small as f32 / 4096.0, small as f32 / 1e5] {
-            if number.is_finite() {
-                prop_assert_eq!(five_decimals(number), format!("{number:.5}"));
-            }
-        }
-    }
 }
 
 proptest! {
