@@ -362,6 +362,36 @@ async fn a_flipped_bit_costs_its_record_and_is_counted() {
 }
 
 #[tokio::test]
+async fn a_sealed_segment_of_another_queue_is_not_delivered_as_this_ones() {
+    let filled = async |vin: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+        queue.register("a", true);
+        for n in 0..40 {
+            fill(&mut queue.submitter(), vin, n..n + 1, 100_000).await;
+        }
+        close(writer).await;
+        dir
+    };
+    let (dir, other) = (filled("A").await, filled("B").await);
+    let (own, foreign) = (segments(dir.path()), segments(other.path()));
+    assert_eq!(own[1].file_name(), foreign[1].file_name());
+    let first_of = |path: &Path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let (from, to) = (first_of(&own[1]), first_of(&own[2]));
+    fs::copy(&foreign[1], &own[1]).unwrap();
+
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    queue.register("a", true);
+    let records = drain(&queue, "a", 40 - (to - from) as usize).await;
+    assert_eq!(
+        txids(&records),
+        [expected("A", 0..from), expected("A", to..40)].concat()
+    );
+    assert_eq!(queue.snapshot().lost, to - from);
+    close(writer).await;
+}
+
+#[tokio::test]
 async fn of_a_segment_that_does_not_open_everything_intact_is_delivered_and_then_it_is_set_aside() {
     let dir = tempfile::tempdir().unwrap();
     let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();

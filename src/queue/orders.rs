@@ -112,7 +112,11 @@ impl Writer {
         };
         let (answer, ended) = match result {
             Ok(done) => (Ok(done), Ok(())),
-            Err(error) if error.is_no_space() => (Err(error.to_string()), Ok(())),
+            Err(error) if error.is_no_space() => {
+                // Whoever tries again is to find what is on its way.
+                self.release.finish();
+                (Err(error.to_string()), Ok(()))
+            }
             Err(error) => (Err(error.to_string()), Err(error)),
         };
         // Whoever asked may have gone meanwhile.

@@ -3,7 +3,7 @@
 //!
 //! Invariant: a file that is handed in has lost its name already; when this thread comes to it changes nothing but how
 //! soon its blocks are free, and a queue that lacks space waits for that before anything else goes. Until then at most
-//! twice [`AT_ONCE`] segments are on the disk beyond what counts towards `max_bytes`.
+//! three times [`AT_ONCE`] segments are on the disk beyond what counts towards `max_bytes`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,8 @@ const NICENESS: i32 = 10;
 /// The disk rests so many times as long as the last one took: syncs wait for a file system that frees blocks, several times
 /// as long with `discard`, and not one ack in a hundred is to notice.
 const RESTS: u32 = 300;
+/// So that all of them are free within minutes, however slow the disk is.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Before the first one: what has come in behind a short outage has drained by then.
 const FIRST_REST: Duration = Duration::from_secs(5);
 
@@ -82,12 +84,14 @@ impl Release {
         }
     }
 
-    /// Waits until the blocks of all that was handed in are free.
-    pub(super) fn finish(&mut self) {
+    /// Waits until the blocks of all that was handed in are free. Returns whether some were not.
+    pub(super) fn finish(&mut self) -> bool {
         self.line.lock().hurry = true;
         self.line.hurries.notify_one();
+        let some = self.thread.as_ref().is_some_and(|thread| !thread.is_finished());
         join(self.thread.take());
         self.line.clear();
+        some
     }
 }
 
@@ -127,7 +131,7 @@ impl Line {
             drop(waiting);
             let begun = Instant::now();
             drop(files);
-            rest = RESTS * begun.elapsed();
+            rest = (RESTS * begun.elapsed() / due as u32).min(LONGEST_REST);
         }
     }
 

@@ -47,8 +47,10 @@ impl Writer {
             return Ok(None);
         }
         self.remove_consumed()?;
-        // What was removed before may be on its way still.
-        self.release.finish();
+        if self.lacks(needed, needed).is_some() {
+            // What was removed before may be on its way still.
+            self.release.finish();
+        }
         let all = self.settings.when_full == WhenFull::DropOldest;
         while let Some(reason) = self.lacks(needed, needed) {
             let Some((first, end)) = self.shared.segments.oldest_sealed() else {

@@ -141,7 +141,8 @@ impl Segments {
         Ok(Read {
             chunks,
             meta: Some(meta),
-            is_checked: true,
+            // By what the file says of itself: one of another queue is found out by whoever reads its frames.
+            is_checked: self.queue.get() == Some(&meta.queue),
         })
     }
 

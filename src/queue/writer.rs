@@ -123,7 +123,8 @@ impl Writer {
             }
             Ok(Some(reason)) => self.fill(reason),
             Err(error) if error.is_no_space() => {
-                self.no_space = Some((Instant::now(), self.free()));
+                // With what is on its way the next one may have room, whatever the file system says is free.
+                self.no_space = (!self.release.finish()).then(|| (Instant::now(), self.free()));
                 self.fill(error.to_string());
                 // Perhaps the batch is on the disk all the same: then its numbers are used.
                 self.next = self.next.max(self.shared.segments.used());
