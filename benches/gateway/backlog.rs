@@ -27,6 +27,9 @@ namespace = "bench"
 properties = { "bootstrap.servers" = "127.0.0.1:1" }
 "#;
 const MANY: u64 = 10_000_000;
+/// Records that take so much on the disk.
+const ONE_GIGABYTE: u64 = 1_400_000;
+const TEN_GIGABYTES: u64 = 14_500_000;
 
 /// The queue of this length, in its folder; it is made longer step by step.
 pub(crate) fn fill(dir: &Path, until: u64) {
@@ -73,9 +76,6 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         idle.push(bare);
         connected.push(with_vehicles);
     }
-    let (small, large) = (1_400_000, 14_500_000);
-    fill(&dir, small);
-    let one = starts(bench, &dir);
     let quick = slowest_sync(&bench.folder("rest"));
     fill(&dir, MANY);
     come_to_rest(&bench.folder("rest"), quick);
@@ -92,9 +92,18 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             full_p99.last()
         );
     }
-    fill(&dir, large);
-    let ten = starts(bench, &dir);
-    fs::remove_dir_all(&dir).expect("it is ours");
+    let small = bench.folder("small");
+    fill(&dir, TEN_GIGABYTES);
+    fill(&small, ONE_GIGABYTE);
+    come_to_rest(&bench.folder("rest"), quick);
+    let (mut one, mut ten) = (Starts::default(), Starts::default());
+    for _ in 0..3 * bench.rounds {
+        one.add(bench, &small);
+        ten.add(bench, &dir);
+    }
+    for dir in [small, dir] {
+        fs::remove_dir_all(&dir).expect("it is ours");
+    }
 
     rows.push(Row::plain("resident memory, idle", "MB", &idle, Target::AtMost(12.0)));
     rows.push(Row::plain(
@@ -184,17 +193,15 @@ fn p99(bench: &Bench, dir: &Path) -> f64 {
     loaded.p99
 }
 
+#[derive(Default)]
 struct Starts {
     ready: Vec<f64>,
     segment: Vec<f64>,
 }
 
-fn starts(bench: &Bench, dir: &Path) -> Starts {
-    let mut starts = Starts {
-        ready: vec![],
-        segment: vec![],
-    };
-    for _ in 0..bench.rounds {
+impl Starts {
+    /// One after a SIGKILL in mid-write.
+    fn add(&mut self, bench: &Bench, dir: &Path) {
         let gateway = Gateway::start(&setup(bench, dir));
         let vehicles = Vehicles::connect_silent(&load(bench, gateway.port, 100, 5_000.0, 3_600.0));
         let before = gateway.metric("waystation_commits_total");
@@ -204,16 +211,13 @@ fn starts(bench: &Bench, dir: &Path) -> Starts {
         gateway.process.signal(Signal::KILL);
         drop(gateway);
         drop(vehicles);
-        starts.segment.push(read_cold(&oldest_segment(dir)));
+        let segment = read_cold(&oldest_segment(dir));
         forget(dir);
-        starts.ready.push(start_cold(bench, dir));
-        eprintln!(
-            "  ready after {:?} s, one segment read in {:?} s",
-            starts.ready.last(),
-            starts.segment.last()
-        );
+        let ready = start_cold(bench, dir);
+        eprintln!("  ready after {ready:.3} s, one segment read in {segment:.3} s");
+        self.ready.push(ready);
+        self.segment.push(segment);
     }
-    starts
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -1,4 +1,5 @@
-//! From a record's sending to its ack at an ordinary load, against the disk's own fdatasync.
+//! From a record's sending to its ack at an ordinary load, against the disk's own fdatasync, and beside the same load on an
+//! echo, which has everything of that way but the disk.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::disk::{paced_syncs, quantile};
 use crate::load::Load;
 use crate::process::{Gateway, Setup, TO_NOBODY, Vehicles};
 use crate::report::{Row, Target};
+use crate::speed::start_echo;
 
 const REST: Duration = Duration::from_secs(30);
 
@@ -15,6 +17,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     rustix::fs::sync();
     std::thread::sleep(REST);
     let (mut p50, mut p99, mut sync50, mut sync99) = (vec![], vec![], vec![], vec![]);
+    let (mut echo50, mut echo99) = (vec![], vec![]);
     let mut cost = Vec::new();
     for _ in 0..bench.rounds {
         let dir = bench.folder("latency");
@@ -25,9 +28,9 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             queue: "",
             rest: TO_NOBODY,
         });
-        let load = Load {
+        let load = |port| Load {
             pki: bench.pki.clone(),
-            port: gateway.port,
+            port,
             vehicles: 100,
             window: 64,
             rate: Some(1_000.0),
@@ -36,44 +39,52 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             payload: 600,
             feed: None,
         };
-        let vehicles = Vehicles::connect(&load);
+        let vehicles = Vehicles::connect(&load(gateway.port));
         let before = gateway.process.cpu();
         let loaded = vehicles.arrive();
         let spent = gateway.process.cpu() - before;
         let commits = gateway.metric("waystation_commits_total");
         let records = gateway.metric("waystation_committed_records_total");
         gateway.process.end();
+        let (echo, port) = start_echo(bench, "lean");
+        let echoed = Vehicles::connect(&load(port)).arrive();
+        echo.end();
         // Before and after, because the disk's neighbours come and go.
         appended.extend(paced_syncs(&dir));
         appended.sort_by(f64::total_cmp);
         eprintln!(
-            "  p50 {:.2} p99 {:.2} ms at {:.0}/s, {commits} commits; fdatasync {:.2} {:.2}",
+            "  p50 {:.2} p99 {:.2} ms at {:.0}/s, {commits} commits; an echo {:.2} {:.2}; fdatasync {:.2} {:.2}",
             loaded.p50,
             loaded.p99,
             loaded.rate(),
+            echoed.p50,
+            echoed.p99,
             quantile(&appended, 0.5),
             quantile(&appended, 0.99)
         );
         cost.push(spent / records * 1e6);
         p50.push(loaded.p50);
         p99.push(loaded.p99);
+        echo50.push(echoed.p50);
+        echo99.push(echoed.p99);
         sync50.push(quantile(&appended, 0.5));
         sync99.push(quantile(&appended, 0.99));
     }
-    let row = |name: &str, values: &[f64], limit: &str, beside: &[f64]| {
+    let row = |name: &str, values: &[f64], beside: &[f64]| {
         let figure = format!("ack latency at 1,000 records/s of 100 vehicles, {name}");
-        Row::ratio(
-            figure,
-            "ms",
-            values,
-            (format!("one fdatasync, {limit}"), beside),
-            Target::AtMost(2.5),
-        )
+        let limit = (format!("one fdatasync, {name}"), beside);
+        Row::ratio(figure, "ms", values, limit, Target::AtMost(2.5))
+    };
+    let same = |name: &str, values: &[f64], beside: &[f64]| {
+        let limit = (format!("an echo of a few bytes, and no disk, {name}"), beside);
+        Row::ratio("the same", "ms", values, limit, Target::None)
     };
     let at = "at 1,000 records/s of 100 vehicles";
     vec![
-        row("p50", &p50, "p50", &sync50),
-        row("p99", &p99, "p99", &sync99),
+        row("p50", &p50, &sync50),
+        same("p50", &p50, &echo50),
+        row("p99", &p99, &sync99),
+        same("p99", &p99, &echo99),
         Row::plain(format!("processor time {at}"), "µs a record", &cost, Target::None),
     ]
 }

@@ -93,13 +93,7 @@ fn run(bench: &Bench, server: Server) -> (Loaded, f64) {
     let (process, port) = match server {
         Server::Echo | Server::LeanEcho => {
             let kind = if server == Server::LeanEcho { "lean" } else { "plain" };
-            let port = free_port();
-            let pki = bench.pki.to_str().expect("a path that is text");
-            let process = Process::start(role(Side::Gateway, "echo", &[kind, pki, &port.to_string()]));
-            wait_for("the echo listens", Duration::from_secs(10), || {
-                std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            });
-            (process, port)
+            start_echo(bench, kind)
         }
         Server::Disk | Server::Memory => {
             let gateway = Gateway::start(&setup);
@@ -124,4 +118,15 @@ fn run(bench: &Bench, server: Server) -> (Loaded, f64) {
     let cpu = (process.cpu() - before) / loaded.acked as f64;
     process.end();
     (loaded, cpu)
+}
+
+/// An echo that listens, and its port.
+pub(crate) fn start_echo(bench: &Bench, kind: &str) -> (Process, u16) {
+    let port = free_port();
+    let pki = bench.pki.to_str().expect("a path that is text");
+    let process = Process::start(role(Side::Gateway, "echo", &[kind, pki, &port.to_string()]));
+    wait_for("the echo listens", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    (process, port)
 }
