@@ -1,7 +1,8 @@
 //! The gateway as it is used: its own process over loopback, held against limits that are measured beside it.
 //!
-//! `cargo bench --bench gateway` measures everything (half an hour; three rounds take twenty minutes), `cargo bench --bench gateway -- speed latency` those
-//! two. `--rounds N`, and `--docs` to put the table into docs/performance.md; the JSON is target/gateway.json.
+//! `cargo bench --bench gateway` measures everything (three quarters of an hour; three rounds take twenty-six minutes),
+//! `cargo bench --bench gateway -- speed latency` those two. `--rounds N`, and `--docs` to put the table into
+//! docs/performance.md; the JSON is target/gateway.json.
 //!
 //! Every figure is measured several times, in turns with its limit, so that a machine that is slower for a while is slower
 //! for both.

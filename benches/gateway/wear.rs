@@ -25,7 +25,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         100,
         Some(100.0),
         // Until the journal has gone into the segment once or twice.
-        60.0,
+        120.0,
         Target::AtMost(2.0),
     );
     // One a second would take hours until the journal has gone into a segment a few times.
@@ -34,7 +34,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         "one record a commit, as with 1 record/s",
         "commit_delay = \"0ms\"",
         1,
-        Some(20.0),
+        Some(40.0),
         // Twice as many as the journal has blocks for.
         52.0,
         Target::None,

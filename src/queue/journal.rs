@@ -23,7 +23,9 @@ pub(super) const NAME: &str = "journal";
 pub(super) const SMALL: usize = 32 << 10;
 /// Room for records until they go into the segment: the more of them, the less redb's own pages count, and the fewer wait
 /// for that. What is in it is in memory too, which bounds it.
-const ROOM: u64 = 2 << 20;
+const ROOM: u64 = 4 << 20;
+/// A journal of another version may have more room; this much of it is looked at.
+const LONGEST: u64 = 16 * ROOM;
 /// Bytes before the frames of a commit.
 const HEAD: usize = 8 + 4 + 8;
 const MAGIC: &[u8; 8] = b"journal\0";
@@ -50,7 +52,7 @@ impl Journal {
     ) -> Result<Self, StorageError> {
         let path = dir.join(NAME);
         let temporary = path.with_extension("tmp");
-        let room = (segment_bytes / 16).clamp(2 * SMALL as u64, ROOM);
+        let room = (segment_bytes / 8).clamp(2 * SMALL as u64, ROOM);
         let file = disk
             .open(&temporary, Access::Create)
             .map_err(failed("create", &temporary))?;
@@ -123,7 +125,7 @@ fn checksum_of(frames: &[u8], queue: QueueId, end: u64) -> u64 {
 
 /// One more than the last number in a whole commit, of any age: each begins with a block.
 fn commits_end(file: &dyn DiskFile, queue: QueueId) -> io::Result<u64> {
-    let bytes = read_readable(file, ROOM)?;
+    let bytes = read_readable(file, LONGEST)?;
     let whole = (BLOCK..bytes.len()).step_by(BLOCK).filter_map(|at| {
         let (end, rest) = bytes[at..].split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
@@ -224,6 +226,7 @@ fn read_head(block: &[u8], path: &Path) -> Result<Option<QueueId>, SegmentError>
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::queue::RealDisk;
     use crate::record::Record;
     use crate::record::salvage::next_intact;
     use crate::record::stored::append_frame;
@@ -240,6 +243,20 @@ mod tests {
         let checksum = xxh3_64(&newer[..said]).to_le_bytes();
         newer[said..said + 8].copy_from_slice(&checksum);
         assert!(matches!(read_head(&newer, path), Err(SegmentError::Newer { .. })));
+    }
+
+    #[test]
+    fn a_journal_with_more_room_is_looked_at_to_its_end() {
+        let (queue, dir) = (QueueId::random(), tempfile::tempdir().unwrap());
+        let chunk = Chunk {
+            first: 7,
+            end: 8,
+            bytes: vec![1; 50].into(),
+        };
+        let file = RealDisk.open(&dir.path().join(NAME), Access::Create).unwrap();
+        file.write_at(&head(queue), 0).unwrap();
+        file.write_at(&commit(&[chunk], queue), 2 * ROOM).unwrap();
+        assert_eq!(commits_end(&*file, queue).unwrap(), 8);
     }
 
     /// A frame of 264 bytes has a length that begins like a message with a number.
