@@ -74,7 +74,7 @@ async fn what_is_in_the_journal_alone_is_seen_from_outside_and_found_by_the_next
     let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
     queue.register("a", true);
     // Beyond one filling of the journal.
-    store(&queue, 0..600).await;
+    store(&queue, 0..1_200).await;
     copy(dir.path(), crashed.path());
     let id = queue.id();
     close(writer).await;
@@ -86,12 +86,12 @@ async fn what_is_in_the_journal_alone_is_seen_from_outside_and_found_by_the_next
     let path = crashed.path();
     assert_eq!(queue_id(path).unwrap(), Some(id));
     let seen = inspect(path, Depth::Everything, |_, _| {}).unwrap();
-    assert_eq!((seen.records, seen.end), (600, 600));
+    assert_eq!((seen.records, seen.end), (1_200, 1_200));
     assert!(seen.missing.is_empty(), "{:?}", seen.missing);
     let last = seen.segments.last().unwrap();
     assert_eq!(last.path, path.join("segments/journal"));
     assert!(
-        last.first > 400 && last.oldest == Some(1_700_000_000_000 + last.first),
+        last.first > 900 && last.oldest == Some(1_700_000_000_000 + last.first),
         "{last:?}"
     );
     let mut walked = Vec::new();
@@ -104,17 +104,17 @@ async fn what_is_in_the_journal_alone_is_seen_from_outside_and_found_by_the_next
         Ok(())
     })
     .unwrap();
-    assert_eq!(walked, expected(0..600));
+    assert_eq!(walked, expected(0..1_200));
 
     let (queue, writer) = Queue::open(path, SETTINGS).unwrap();
-    assert_eq!(read(&queue, 600).await, expected(0..600));
+    assert_eq!(read(&queue, 1_200).await, expected(0..1_200));
     // Killed again, with a journal of its own.
-    store(&queue, 600..610).await;
+    store(&queue, 1_200..1_210).await;
     let again = tempfile::tempdir().unwrap();
     copy(path, again.path());
     close(writer).await;
     let (queue, writer) = Queue::open(again.path(), SETTINGS).unwrap();
-    assert_eq!(read(&queue, 610).await, expected(0..610));
+    assert_eq!(read(&queue, 1_210).await, expected(0..1_210));
     assert_eq!(queue.snapshot().lost, 0);
     close(writer).await;
 }
