@@ -24,7 +24,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         "",
         100,
         Some(100.0),
-        // Until the journal has gone into the segment once or twice.
+        // Until the journal has gone into the segment a few times.
         120.0,
         Target::AtMost(2.0),
     );

@@ -24,7 +24,7 @@ pub(super) const SMALL: usize = 32 << 10;
 /// Room for records until they go into the segment: the more of them, the less redb's own pages count, and the fewer wait
 /// for that. What is in it is in memory too, which bounds it.
 const ROOM: u64 = 4 << 20;
-/// A journal of another version may have more room; this much of it is looked at.
+/// Another version's journal may have more room: so much of one is looked at.
 const LONGEST: u64 = 16 * ROOM;
 /// Bytes before the frames of a commit.
 const HEAD: usize = 8 + 4 + 8;
