@@ -3,6 +3,7 @@
 //!
 //! Invariant: the records that are in the journal alone are in memory too, and they are the newest.
 
+use std::path::Path;
 use std::sync::PoisonError;
 
 use super::chunks::cut;
@@ -67,6 +68,7 @@ impl Segments {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(created);
         let mut listed = self.lock();
         listed.open = Some((first, 0));
+        listed.abandoned = None;
         listed.segments.insert(first, 0);
         listed.began.insert(first, began);
         Ok(())
@@ -140,16 +142,22 @@ impl Segments {
 
     /// Puts what is in the journal into a segment.
     fn flush(&self) -> Result<(), SegmentsError> {
-        let (waits, first, open) = {
+        let (waits, first, open, abandoned) = {
             let listed = self.lock();
-            (!listed.journaled.is_empty(), listed.stored(), listed.open)
+            (
+                !listed.journaled.is_empty(),
+                listed.stored(),
+                listed.open,
+                listed.abandoned,
+            )
         };
         if !waits {
             return Ok(());
         }
         // The one that they were for may have been let go of.
         if open.is_none() {
-            self.begin(first, first)?;
+            let same = abandoned.filter(|meta| meta.first == first);
+            self.begin(first, same.map_or(first, |meta| meta.follows))?;
         }
         self.store(&[])
     }
@@ -159,13 +167,12 @@ impl Segments {
     fn retreat(&self) -> Result<(), SegmentsError> {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let Some(abandoned) = open.take() else { return Ok(()) };
-        let (first, path) = (abandoned.meta.first, abandoned.abandon());
+        let (meta, path) = (abandoned.meta, abandoned.abandon());
+        let first = meta.first;
         self.lock().open = None;
         let (_, end) = segment::settle(&*self.disk, &path)?;
         if end <= first {
-            self.lock().segments.remove(&first);
-            storage::remove(&*self.disk, &path)?;
-            return Ok(());
+            return self.remove_empty(meta, &path);
         }
         let used = storage::used(&*self.disk, &path)?;
         let mut listed = self.lock();
@@ -191,17 +198,25 @@ impl Segments {
     }
 
     fn close(&self, closing: OpenSegment) -> Result<(), SegmentsError> {
-        let (path, first, end) = (closing.path.clone(), closing.meta.first, self.lock().stored());
+        let (path, meta, end) = (closing.path.clone(), closing.meta, self.lock().stored());
+        let first = meta.first;
         if end <= first {
             drop(closing);
-            self.lock().segments.remove(&first);
-            storage::remove(&*self.disk, &path)?;
-            return Ok(());
+            return self.remove_empty(meta, &path);
         }
         closing.seal(&*self.disk, end)?;
         let used = storage::used(&*self.disk, &path)?;
         self.lock().segments.insert(first, used);
         Ok(())
+    }
+
+    /// Removes a segment without a record; the records of the journal may be behind numbers that it said are passed over.
+    fn remove_empty(&self, meta: Meta, path: &Path) -> Result<(), SegmentsError> {
+        let mut listed = self.lock();
+        listed.segments.remove(&meta.first);
+        listed.abandoned = Some(meta);
+        drop(listed);
+        Ok(storage::remove(&*self.disk, path)?)
     }
 
     /// Seals, and removes the journal: all that is committed lies in files that nobody writes to, and nowhere else.
@@ -234,7 +249,7 @@ impl Segments {
             raw.collect::<Vec<_>>()
         };
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let meta = open.as_ref().map(|open| open.meta);
+        let meta = open.as_ref().map(|open| open.meta).or(self.lock().abandoned);
         (!chunks.is_empty()).then_some(Read {
             chunks,
             meta,

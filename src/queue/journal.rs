@@ -150,6 +150,29 @@ pub(super) struct Found {
     pub(super) records: Salvage,
 }
 
+/// Makes what a crash left of it in memory what is on the disk: a commit that has been read may count as one.
+pub(super) fn settle(disk: &dyn Disk, dir: &Path) {
+    let Ok(file) = disk.open(&dir.join(NAME), Access::Read) else {
+        // There is none, or whoever reads it says what is wrong.
+        return;
+    };
+    // After a failed sync too: what then can be read is what the disk has.
+    for (done, action) in [(file.sync(), "sync"), (file.forget(), "drop the cache of")] {
+        if let Err(error) = done {
+            tracing::warn!(%error, action, "a journal that a crash left may not be as it can be read");
+        }
+    }
+}
+
+/// One more than the last number in a whole commit of what was a journal before a start made it a segment.
+pub(super) fn bound(disk: &dyn Disk, path: &Path, queue: QueueId) -> Option<u64> {
+    let file = disk.open(path, Access::Read).ok()?;
+    let mut head = vec![0; BLOCK];
+    file.read_at(&mut head, 0).ok()?;
+    let whose = read_head(&head, path).ok()?;
+    whose.and_then(|_| commits_end(&*file, queue).ok())
+}
+
 /// Looks through the journal beside some segments, if there is one. `queue` counts more than what it says itself.
 ///
 /// Of what is behind the last whole commit nothing was acknowledged, unless it is before `committed`.

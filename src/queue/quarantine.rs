@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::storage::{self, Access, Disk, StorageError};
+use super::storage::{self, Access, Disk, StorageError, failed};
 
 #[derive(Clone)]
 pub(crate) struct Quarantine {
@@ -42,8 +42,14 @@ impl Quarantine {
 
     /// Moves a file or directory here. `lost` are the numbers of the records in it, as far as they are known.
     pub(crate) fn take(&self, path: &Path, reason: &str, lost: Option<(u64, Option<u64>)>) -> Result<(), StorageError> {
-        storage::create_dir(&*self.disk, &self.dir)?;
-        let target = self.free_name(path);
+        let target = match self.make(path) {
+            Ok(()) => self.free_name(path),
+            // A full disk has no room for a directory, and that must not keep the daemon from starting.
+            Err(error) => {
+                tracing::warn!(%error, "what is set aside stays beside the others, under another name");
+                self.beside(path)
+            }
+        };
         let numbers = match lost {
             Some((first, Some(end))) => format!("it held records {first} to {}", end.saturating_sub(1)),
             Some((first, None)) => format!("it held records from {first} on, or none"),
@@ -66,15 +72,32 @@ impl Quarantine {
         Ok(())
     }
 
+    /// Makes this directory, unless it is what has to go.
+    fn make(&self, path: &Path) -> Result<(), StorageError> {
+        match path == self.dir {
+            true => Err(failed("create", &self.dir)(ErrorKind::AlreadyExists.into())),
+            false => self.directory(&self.dir),
+        }
+    }
+
     /// Where a file goes: nothing that is here already is written over.
     fn free_name(&self, path: &Path) -> PathBuf {
+        self.free(&self.dir, &label(path))
+    }
+
+    /// Where a file goes that cannot go here. In a directory of segments, the next start finds that it is none.
+    fn beside(&self, path: &Path) -> PathBuf {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.free(path.parent().unwrap_or(Path::new(".")), &format!("{name}.aside"))
+    }
+
+    fn free(&self, dir: &Path, name: &str) -> PathBuf {
         // A list that cannot be had keeps nothing from starting: the time alone is nearly as good.
-        let taken = self.disk.list(&self.dir).unwrap_or_default();
-        let name = label(path);
+        let taken = self.disk.list(dir).unwrap_or_default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut number = now.as_millis();
         loop {
-            let target = self.dir.join(format!("{name}.{number}"));
+            let target = dir.join(format!("{name}.{number}"));
             if taken.iter().all(|(path, _)| *path != target) {
                 return target;
             }

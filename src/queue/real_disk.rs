@@ -30,8 +30,12 @@ impl Disk for RealDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
         fs::read_dir(dir)?
             .map(|entry| {
-                let path = entry?.path();
-                let is_file = path.is_file();
+                let entry = entry?;
+                let path = entry.path();
+                let is_file = match entry.file_type() {
+                    Ok(kind) if kind.is_symlink() => is_file(fs::metadata(&path)),
+                    kind => kind.map_or(true, |kind| kind.is_file()),
+                };
                 Ok((path, is_file))
             })
             .collect()
@@ -66,6 +70,14 @@ impl Disk for RealDisk {
     fn free(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// A disk that does not say what something is says nothing about what is in it: whoever opens it finds out.
+fn is_file(asked: io::Result<fs::Metadata>) -> bool {
+    match asked {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

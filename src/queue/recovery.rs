@@ -52,10 +52,15 @@ impl Segments {
                 None if name == journal::NAME && is_file => {}
                 // Never had a record: it is renamed before its first commit.
                 _ if name.ends_with(".tmp") && is_file => storage::remove(&**disk, &path)?,
-                _ => quarantine.take(&path, "not a segment of waystation", None)?,
+                _ => {
+                    if let Err(error) = quarantine.take(&path, "not a segment of waystation", None) {
+                        tracing::warn!(%error, "what is not a segment stays in its place: it cannot be set aside");
+                    }
+                }
             }
         }
         let mut queue = expected.or_else(|| queue_of(&**disk, &found));
+        journal::settle(&**disk, dir);
         let journal = journal::look_through(&**disk, dir, queue, committed)?;
         queue = queue.or(journal.queue);
         // What is in the journal need not be in a segment.
@@ -118,7 +123,10 @@ impl Segments {
             let mut listed = this.lock();
             listed.end = end.unwrap_or_default();
             for (first, path) in &found {
-                listed.segments.insert(*first, storage::used(&**disk, path)?);
+                let used = storage::used(&**disk, path);
+                // Whoever reads it tries again, and deals with it.
+                let used = used.inspect_err(|error| tracing::warn!(%error, "the size of a segment is not known"));
+                listed.segments.insert(*first, used.unwrap_or_default());
             }
             let found = found.iter().map(|(first, path)| (*first, path.as_path()));
             listed.kept.extend(quarantine.announced(found));
@@ -142,10 +150,15 @@ impl Segments {
             let reason = format!("belongs to queue {other}");
             return Ok(self.quarantine.take(&path, &reason, None)?);
         }
+        let hidden = self.hidden(&found.records);
         let found = found.records.beyond(self.end());
-        let put_away = || match found.is_partly_read() {
-            false => storage::remove(disk, &path),
-            true => set_aside("not all of the journal can be read"),
+        let put_away = || match hidden {
+            None if found.is_partly_read() => set_aside("not all of the journal can be read"),
+            None => storage::remove(disk, &path),
+            Some((lacks, last)) => {
+                let reason = format!("a damaged segment has record {last} and lacks {lacks}, which is in here");
+                self.quarantine.take(&path, &reason, Some((lacks, Some(last + 1))))
+            }
         };
         let (Some(first), Some(end)) = (found.first(), found.end()) else {
             return Ok(put_away()?);
@@ -192,6 +205,15 @@ impl Segments {
         Ok(())
     }
 
+    /// A number of the journal that the newest segment lacks, though it has later ones: damage. And its last one.
+    fn hidden(&self, journal: &Salvage) -> Option<(u64, u64)> {
+        let listed = self.lock();
+        let (first, damaged) = listed.damaged.last_key_value()?;
+        let missing = damaged.salvage.missing(*first, listed.end);
+        let lacks = missing.into_iter().find_map(|numbers| journal.first_of(numbers))?;
+        Some((lacks, listed.end.saturating_sub(1)))
+    }
+
     /// Makes a segment of what is intact in a journal. Returns the bytes that it takes.
     fn copy(&self, found: &Salvage, file: &dyn DiskFile, meta: Meta, end: u64) -> Result<u64, SegmentsError> {
         let path = self.dir.join(journal::NAME);
@@ -232,7 +254,9 @@ impl Segments {
             Ok((meta, end)) => (Some(*meta), format!("its rows end before record {end}"), *end),
             Err(error) => (None, error.to_string(), first),
         };
-        let salvage = Salvage::of(&*self.disk, path, queue, first..u64::MAX)?;
+        // What was a journal once ends with its last whole commit: nothing behind that was acknowledged.
+        let bound = journal::bound(&*self.disk, path, queue).map(|end| end.max(committed));
+        let salvage = Salvage::of(&*self.disk, path, queue, first..bound.unwrap_or(u64::MAX))?;
         let Some(end) = salvage.end().filter(|end| *end > at_least) else {
             return Ok(None);
         };

@@ -210,6 +210,7 @@ impl Writer {
         let end = self.shared.segments.end();
         if self.shared.positions.oldest().is_some_and(|oldest| oldest >= end) {
             self.shared.segments.seal()?;
+            self.save_cursors(self.next)?;
             self.shared.segments.remove_below(end)?;
         }
         Ok(())
@@ -217,9 +218,9 @@ impl Writer {
 
     /// Saves the cursors if they moved, then unlinks what every destination has passed.
     pub(super) fn remove_consumed(&mut self) -> Result<Removed, WriterError> {
-        self.save_cursors(self.next)?;
-        // A segment in which everybody has passed everything need not wait until it is full.
+        // Before they are saved: they may move on meanwhile, and only what is on the disk counts.
         let oldest = self.shared.positions.oldest().unwrap_or(self.next);
+        self.save_cursors(self.next)?;
         Ok(self.shared.segments.remove_below(oldest)?)
     }
 }

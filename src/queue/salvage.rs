@@ -142,6 +142,15 @@ impl Salvage {
         self.runs.first_key_value().map(|(first, _)| *first)
     }
 
+    /// The first of these numbers that is here.
+    pub(crate) fn first_of(&self, numbers: Range<u64>) -> Option<u64> {
+        let before = self.runs.range(..=numbers.start).next_back();
+        match before.filter(|(_, run)| run.end > numbers.start) {
+            Some(_) if !numbers.is_empty() => Some(numbers.start),
+            _ => self.runs.range(numbers).next().map(|(first, _)| *first),
+        }
+    }
+
     /// The numbers of which there are none, up to `end`.
     pub(crate) fn missing(&self, first: u64, end: u64) -> Vec<Range<u64>> {
         let mut missing = Vec::new();

@@ -61,6 +61,8 @@ pub(super) struct Listed {
     pub(super) open: Option<(u64, u64)>,
     /// Committed in the journal, and in no segment yet: behind all that is in one.
     pub(super) journaled: Vec<Chunk>,
+    /// What the segment said that they were for, if it has been let go of.
+    pub(super) abandoned: Option<Meta>,
     /// One more than the last record that can be read.
     pub(super) end: u64,
     /// One more than the last number that a failed commit may have left in the journal.
@@ -84,6 +86,14 @@ impl Listed {
     pub(super) fn stored(&self) -> u64 {
         self.journaled.first().map_or(self.end, |chunk| chunk.first)
     }
+}
+
+/// Where to read on from a number.
+struct Holder {
+    /// The segment that holds it, or the next one: its first number, whether it is open, where the one after it begins.
+    segment: Option<(u64, bool, Option<u64>)>,
+    /// The first number that is in the journal alone.
+    journaled: Option<u64>,
 }
 
 /// What one read gave.
@@ -274,55 +284,55 @@ impl Segments {
             if let Some(read) = self.read_journaled(from, max_bytes) {
                 return Ok(Some(read));
             }
-            let Some((first, open, next)) = self.holder(from) else {
-                return Ok(None);
-            };
-            let read = if open {
-                let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-                // Sealed in between: look again.
-                let Some(open) = open.as_ref().filter(|open| open.meta.first == first) else {
-                    continue;
+            let Holder { segment, journaled } = self.holder(from);
+            let mut next = None;
+            if let Some((first, open, following)) = segment {
+                let read = if open {
+                    let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+                    // Sealed in between: look again.
+                    let Some(open) = open.as_ref().filter(|open| open.meta.first == first) else {
+                        continue;
+                    };
+                    let mut chunks = open.read(from, max_bytes)?;
+                    let end = self.end();
+                    chunks.retain(|chunk| (first..end).contains(&chunk.first));
+                    Read {
+                        chunks,
+                        meta: Some(open.meta),
+                        is_checked: false,
+                    }
+                } else {
+                    self.read_sealed(first, following, from, max_bytes, handle)?
                 };
-                let mut chunks = open.read(from, max_bytes)?;
-                let end = self.end();
-                chunks.retain(|chunk| (first..end).contains(&chunk.first));
-                Read {
-                    chunks,
-                    meta: Some(open.meta),
-                    is_checked: false,
-                }
-            } else {
-                self.read_sealed(first, next, from, max_bytes, handle)?
-            };
-            match next {
-                _ if !read.chunks.is_empty() => {
+                if !read.chunks.is_empty() {
                     self.succeeded(first, from);
                     return Ok(Some(read));
                 }
+                next = following;
+            }
+            // Nothing was there. What was in the journal before that look is by now there or in a segment.
+            match next.or(journaled.filter(|journaled| *journaled > from)) {
                 Some(next) => from = from.max(next),
-                None => match self.lock().journaled.first() {
-                    Some(journaled) if journaled.first > from => from = journaled.first,
-                    _ => return Ok(None),
-                },
+                None => return Ok(None),
             }
         }
     }
 
-    /// The segment that holds `from`, or the next one: its first number, whether it is open, where the one after it
-    /// begins.
-    fn holder(&self, from: u64) -> Option<(u64, bool, Option<u64>)> {
+    fn holder(&self, from: u64) -> Holder {
         let listed = self.lock();
         let at = listed.segments.range(..=from).next_back();
-        let (first, _) = at.or_else(|| listed.segments.range(from..).next())?;
-        let next = listed
-            .segments
-            .range((Bound::Excluded(*first), Bound::Unbounded))
-            .next();
-        Some((
-            *first,
-            listed.open.is_some_and(|(open, _)| open == *first),
-            next.map(|(next, _)| *next),
-        ))
+        let segment = at.or_else(|| listed.segments.range(from..).next()).map(|(first, _)| {
+            let next = listed
+                .segments
+                .range((Bound::Excluded(*first), Bound::Unbounded))
+                .next();
+            let is_open = listed.open.is_some_and(|(open, _)| open == *first);
+            (*first, is_open, next.map(|(next, _)| *next))
+        });
+        Holder {
+            segment,
+            journaled: listed.journaled.first().map(|chunk| chunk.first),
+        }
     }
 
     /// Where the chunk after the one at `first` begins, as far as any is there.
@@ -335,7 +345,7 @@ impl Segments {
             if let Some(after) = read.chunks.iter().find(|chunk| chunk.first > first) {
                 return Ok(Some(after.first));
             }
-            let next = self.holder(first).and_then(|(_, _, next)| next);
+            let next = self.holder(first).segment.and_then(|(_, _, next)| next);
             if max_bytes > 4 << 20 || next.is_some() {
                 return Ok(next);
             }

@@ -130,7 +130,11 @@ impl Writer {
                 self.next = self.next.max(self.shared.segments.used());
                 self.shared.committed.send_replace(self.shared.segments.end());
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                // They wait for an ack, and the line refuses only what is still in it.
+                self.shared.inlet.refuse(batch, Refusal::Stopped);
+                return Err(error);
+            }
         }
         self.duplicates.forget(&fresh);
         self.shared.counts.refused(batch.len());
@@ -242,8 +246,10 @@ impl Writer {
         let letters = self.dead_letters.close();
         self.stays_in_journal(letters)?;
         let end = self.next;
+        let oldest = self.shared.positions.oldest().unwrap_or(end);
         self.save(end)?;
-        self.remove_consumed_at_end()
+        self.shared.segments.remove_below(oldest)?;
+        Ok(())
     }
 
     /// At a stop, what there is no space for in a segment is as safe where it is, and the next start deals with it.
@@ -255,11 +261,5 @@ impl Writer {
             }
             other => Ok(other?),
         }
-    }
-
-    fn remove_consumed_at_end(&mut self) -> Result<(), WriterError> {
-        let oldest = self.shared.positions.oldest().unwrap_or(self.next);
-        self.shared.segments.remove_below(oldest)?;
-        Ok(())
     }
 }

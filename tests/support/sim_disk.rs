@@ -132,6 +132,7 @@ pub(crate) struct State {
     dirs: BTreeSet<PathBuf>,
     unreadable: BTreeSet<u64>,
     unreadable_pages: BTreeSet<(u64, u64)>,
+    unopenable: BTreeSet<u64>,
     next_inode: u64,
     /// Bytes in all; none: without limit.
     pub(crate) capacity: Option<u64>,
@@ -192,6 +193,7 @@ impl State {
             dirs: self.dirs.clone(),
             unreadable: self.unreadable.clone(),
             unreadable_pages: self.unreadable_pages.clone(),
+            unopenable: self.unopenable.clone(),
             next_inode: self.next_inode,
             capacity: self.capacity,
         }
@@ -240,6 +242,11 @@ impl State {
     /// No byte of a file can be read any more.
     pub(crate) fn make_unreadable(&mut self, path: &Path) {
         self.unreadable.insert(self.names[path]);
+    }
+
+    /// A file cannot be opened any more.
+    pub(crate) fn make_unopenable(&mut self, path: &Path) {
+        self.unopenable.insert(self.names[path]);
     }
 
     /// This page of a file cannot be read any more.
@@ -366,6 +373,11 @@ impl SimDisk {
         self.lock().state.used()
     }
 
+    /// Everything that it holds now.
+    pub(crate) fn state(&self) -> State {
+        self.lock().state.clone()
+    }
+
     /// Calls since the fault was set, and the one that failed.
     pub(crate) fn calls(&self) -> (u64, Option<&'static str>) {
         let inner = self.lock();
@@ -421,6 +433,13 @@ impl Disk for SimDisk {
         if inner.state.names.contains_key(path) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::EXIST.raw_os_error()));
         }
+        let free = inner
+            .state
+            .capacity
+            .map(|capacity| capacity.saturating_sub(inner.state.used()));
+        if !inner.state.dirs.contains(path) && free.is_some_and(|free| free < PAGE as u64) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
+        }
         for dir in path.ancestors() {
             inner.state.dirs.insert(dir.to_owned());
         }
@@ -444,6 +463,9 @@ impl Disk for SimDisk {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::ISDIR.raw_os_error()));
         }
         let existing = inner.state.names.get(path).copied();
+        if existing.is_some_and(|inode| inner.state.unopenable.contains(&inode)) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
         let inode = match (existing, access) {
             (Some(inode), Access::Create) => {
                 let file = inner.state.inodes.get_mut(&inode).unwrap();

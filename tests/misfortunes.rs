@@ -1,0 +1,291 @@
+//! Single misfortunes of a disk, each made on purpose: what was acknowledged is delivered, and the start goes on.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/sim_disk.rs"]
+mod sim_disk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use rustix::io::Errno;
+use sim_disk::{Fault, SimDisk, State};
+use waystation::queue::storage::Disk;
+use waystation::queue::{Item, Queue, Refusal, Settings, Submitter, WhenFull, Writer};
+use waystation::record::Record;
+
+const DIR: &str = "/queue";
+const SETTINGS: Settings = Settings {
+    max_bytes: 64 << 20,
+    segment_size: 4 << 20,
+    commit_delay: Duration::ZERO,
+    dead_letter_bytes: 1 << 20,
+    keep_free: 0,
+    when_full: WhenFull::Refuse,
+    max_age: None,
+    duplicate_window: 1 << 20,
+};
+const SMALL: usize = 300;
+/// More than the journal takes.
+const LARGE: usize = 100_000;
+
+fn record(n: u64, payload: usize) -> Item {
+    Item::Record(Record {
+        vin: "5YJ3E1EA7KF000001".into(),
+        record_type: "V".into(),
+        txid: Bytes::from(n.to_string()),
+        received_at: 1_700_000_000_000 + n,
+        client_version: "1".into(),
+        payload: vec![n as u8; payload].into(),
+        origin: None,
+        only: None,
+    })
+}
+
+fn open(disk: &Arc<SimDisk>) -> (Queue, Writer) {
+    let disk: Arc<dyn Disk> = Arc::<SimDisk>::clone(disk);
+    let (queue, writer) = Queue::open_on(&disk, Path::new(DIR), SETTINGS).unwrap();
+    queue.register("a", true);
+    (queue, writer)
+}
+
+/// Hands records in and lets the writer have them, a commit each.
+fn store(submitter: &mut Submitter, writer: &mut Writer, numbers: std::ops::Range<u64>, payload: usize) {
+    for n in numbers {
+        let handed = submitter.submit(record(n, payload)).now_or_never();
+        let ticket = handed.expect("there is room in the line").unwrap();
+        assert!(writer.turn(Instant::now()).unwrap());
+        assert_eq!((submitter.committed(), submitter.refusal()), (ticket + 1, None));
+    }
+}
+
+/// What a destination gets next, as long as there is something.
+async fn read(queue: &Queue, destination: &str) -> Vec<String> {
+    let mut reader = queue.reader(destination);
+    let mut all = Vec::new();
+    while reader.ready().now_or_never().is_some() {
+        let batch = reader.next(64 << 10).await.unwrap();
+        all.extend(
+            batch
+                .records
+                .iter()
+                .map(|queued| String::from_utf8_lossy(&queued.record.txid).into_owned()),
+        );
+    }
+    all
+}
+
+fn texts(numbers: std::ops::Range<u64>) -> Vec<String> {
+    numbers.map(|n| n.to_string()).collect()
+}
+
+fn names(state: &State, dir: &str) -> Vec<String> {
+    let dir = Path::new(DIR).join(dir);
+    let files = state.files().into_iter().filter(|path| path.parent() == Some(&dir));
+    files
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn segment(first: u64) -> PathBuf {
+    Path::new(DIR).join(format!("segments/{first:020}.redb"))
+}
+
+/// The next start skips numbers, and until it has stored something there is no segment before them.
+#[tokio::test]
+async fn records_behind_skipped_numbers_are_delivered_though_their_segment_had_no_space() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    store(&mut queue.submitter(), &mut writer, 0..10, SMALL);
+    queue.advance("a", 10);
+    writer.housekeep().unwrap();
+    let disk = SimDisk::new(disk.die());
+    let (queue, mut writer) = open(&disk);
+    writer.housekeep().unwrap();
+    let mut submitter = queue.submitter();
+    store(&mut submitter, &mut writer, 10..13, SMALL);
+    assert!(queue.backlog(0) >= 3);
+    assert_eq!(
+        names(&disk.state(), "segments").len(),
+        2,
+        "the segment for them and the journal"
+    );
+
+    disk.set_capacity(Some(disk.used()));
+    let mut other = queue.submitter();
+    other.submit(record(99, LARGE)).now_or_never().unwrap().unwrap();
+    writer.turn(Instant::now()).unwrap();
+    assert_eq!(other.refusal(), Some(Refusal::Full));
+    assert_eq!(names(&disk.state(), "segments"), ["journal"]);
+
+    assert_eq!(read(&queue, "a").await, texts(10..13));
+    disk.set_capacity(None);
+    writer.housekeep().unwrap();
+    store(&mut submitter, &mut writer, 13..15, LARGE);
+    assert_eq!(read(&queue, "a").await, texts(10..15));
+    assert_eq!(queue.snapshot().lost, 0);
+    writer.finish().unwrap();
+    let (queue, _writer) = open(&SimDisk::new(disk.die()));
+    assert_eq!(read(&queue, "a").await, texts(10..15));
+    assert_eq!(queue.snapshot().lost, 0);
+}
+
+#[tokio::test]
+async fn a_batch_whose_write_fails_is_refused_and_not_left_waiting() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    let mut submitter = queue.submitter();
+    store(&mut submitter, &mut writer, 0..3, SMALL);
+    for payload in [SMALL, LARGE] {
+        let mut submitter = queue.submitter();
+        submitter.submit(record(3, payload)).now_or_never().unwrap().unwrap();
+        disk.set_fault(Some(Fault {
+            call: 0,
+            errno: Errno::IO.raw_os_error(),
+            stays: true,
+        }));
+        writer.turn(Instant::now()).unwrap_err();
+        disk.set_fault(None);
+        let told = submitter.advanced(0).now_or_never();
+        assert_eq!(told.expect("it waits no longer"), Err(Refusal::Stopped));
+    }
+    let (queue, _writer) = open(&SimDisk::new(disk.die()));
+    assert_eq!(read(&queue, "a").await[..3], texts(0..3));
+}
+
+#[tokio::test]
+async fn a_full_disk_without_a_quarantine_keeps_nothing_from_starting() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    store(&mut queue.submitter(), &mut writer, 0..5, SMALL);
+    let mut state = disk.die();
+    let mess = Path::new(DIR).join("segments/notes");
+    state.put(&mess, b"not a segment");
+    // A segment in which nothing is intact: its records are in the journal alone.
+    state.put(&segment(0), &[7; 20_000]);
+    let disk = SimDisk::new(state);
+    disk.set_capacity(Some(disk.used()));
+    let (queue, _writer) = open(&disk);
+    assert_eq!(read(&queue, "a").await, texts(0..5));
+    let left = names(&disk.state(), "segments");
+    assert!(left.iter().any(|name| name.starts_with("notes.aside.")), "{left:?}");
+    assert!(
+        left.iter()
+            .any(|name| name.starts_with("00000000000000000000.redb.aside.")),
+        "{left:?}"
+    );
+
+    // With space again they go where they belong.
+    let disk = SimDisk::new(disk.die());
+    disk.set_capacity(None);
+    let (queue, _writer) = open(&disk);
+    assert_eq!(read(&queue, "a").await, texts(0..5));
+    let aside = names(&disk.state(), "quarantine");
+    assert!(
+        aside.iter().any(|name| name.starts_with("segments.notes.aside.")),
+        "{aside:?}"
+    );
+    assert!(
+        names(&disk.state(), "segments")
+            .iter()
+            .all(|name| !name.contains("aside"))
+    );
+}
+
+#[tokio::test]
+async fn a_file_in_the_place_of_the_quarantine_makes_way() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    store(&mut queue.submitter(), &mut writer, 0..5, SMALL);
+    let mut state = disk.die();
+    state.put(&Path::new(DIR).join("quarantine"), b"in the way");
+    state.put(&Path::new(DIR).join("segments/notes"), b"not a segment");
+    let disk = SimDisk::new(state);
+    let (queue, _writer) = open(&disk);
+    assert_eq!(read(&queue, "a").await, texts(0..5));
+    let aside = names(&disk.state(), "quarantine");
+    assert!(
+        aside.iter().any(|name| name.starts_with("segments.notes.")),
+        "{aside:?}"
+    );
+    assert!(
+        names(&disk.state(), "")
+            .iter()
+            .any(|name| name.starts_with("quarantine.aside."))
+    );
+}
+
+#[tokio::test]
+async fn an_older_segment_that_cannot_be_opened_keeps_nothing_from_starting() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    let mut submitter = queue.submitter();
+    store(&mut submitter, &mut writer, 0..60, LARGE);
+    writer.finish().unwrap();
+    let mut state = disk.die();
+    assert!(names(&state, "segments").len() > 1);
+    let second = names(&state, "segments")[1]
+        .trim_end_matches(".redb")
+        .parse::<u64>()
+        .unwrap();
+    state.make_unopenable(&segment(0));
+    let disk = SimDisk::new(state);
+    let (queue, _writer) = open(&disk);
+    let mut reader = queue.reader("a");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut delivered = Vec::new();
+    while delivered.len() < 60 - second as usize {
+        assert!(Instant::now() < deadline, "{delivered:?}");
+        // It is tried again before it is given up.
+        if let Ok(batch) = reader.next(1 << 20).await {
+            delivered.extend(
+                batch
+                    .records
+                    .iter()
+                    .map(|queued| String::from_utf8_lossy(&queued.record.txid).into_owned()),
+            );
+        }
+    }
+    assert_eq!(delivered, texts(second..60));
+    assert_eq!(queue.snapshot().lost, second);
+}
+
+/// A commit in a segment was interrupted, or is newer than the journal, and the segment is damaged besides.
+#[tokio::test]
+async fn a_journal_with_what_a_damaged_segment_lacks_is_kept() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    let mut submitter = queue.submitter();
+    store(&mut submitter, &mut writer, 0..5, SMALL);
+    store(&mut submitter, &mut writer, 5..6, LARGE);
+    let mut state = disk.die();
+    let bytes = state.content(&segment(0));
+    // Every copy of the first five goes, and what redb needs to read the rest; the last record stays.
+    let mut damaged = bytes.clone();
+    damaged[..4096].fill(0);
+    for n in 0..5u8 {
+        let payload = [n; SMALL];
+        let mut from = 0;
+        while let Some(at) = damaged[from..].windows(SMALL).position(|window| window == payload) {
+            damaged[from + at] = !n;
+            from += at + 1;
+            if n == 0 {
+                break;
+            }
+        }
+    }
+    state.put(&segment(0), &damaged);
+    let disk = SimDisk::new(state);
+    let (queue, _writer) = open(&disk);
+    assert_eq!(read(&queue, "a").await.last().map(String::as_str), Some("5"));
+    let state = disk.state();
+    let aside = names(&state, "quarantine");
+    let journal = aside
+        .iter()
+        .find(|name| name.starts_with("segments.journal.") && !name.ends_with(".txt"));
+    let journal = journal.unwrap_or_else(|| panic!("{aside:?}"));
+    let kept = state.content(&Path::new(DIR).join("quarantine").join(journal));
+    assert!(kept.windows(SMALL).any(|window| window == [3; SMALL]));
+}
