@@ -200,6 +200,51 @@ async fn a_payload_that_does_not_decode_gets_an_error_reply_with_its_txid() {
 }
 
 #[tokio::test]
+async fn every_type_is_kept_where_it_is_routed_but_for_what_cannot_be_one() {
+    let gateway = Running::with(Options {
+        records: "\"*\" = \"lines\"",
+        ..Options::default()
+    })
+    .await;
+    let mut vehicle = gateway.connect(1).await;
+    let longest = "x".repeat(64);
+    for topic in ["canlogs", "a type/with spaces", &longest] {
+        vehicle.send(record(1, topic, "t", b"anything")).await;
+        assert_eq!(vehicle.reply().await, ack(topic, "t"), "{topic}");
+    }
+    let too_long = "x".repeat(65);
+    let none = ["", "a\nb", "\u{7f}", &too_long];
+    for topic in none {
+        vehicle.send(record(1, topic, "t", b"anything")).await;
+        assert_eq!(vehicle.reply().await, envelope::error_reply(b"t"), "{topic:?}");
+    }
+    // Padding that is no part of the record.
+    let padded = [&*record(1, "canlogs", "t", b"short"), &[0; 5_000]].concat();
+    vehicle.send(padded).await;
+    assert_eq!(vehicle.reply().await, ack("canlogs", "t"));
+    assert_eq!(gateway.report().listener.unreadable, 4);
+    let stopped = gateway.stop().await;
+    let types: Vec<_> = stopped
+        .lines
+        .iter()
+        .map(|line| line["type"].as_str().unwrap())
+        .collect();
+    // Between what the gateway says of the connection.
+    let types = &types[1..types.len() - 1];
+    assert_eq!(types, ["canlogs", "a type/with spaces", &longest, "canlogs"]);
+    let letters: Vec<_> = stopped.dead_letters.iter().map(|letter| &*letter.record_type).collect();
+    assert_eq!(letters, ["", "a\nb", "\u{7f}", &longest]);
+    for (letter, topic) in stopped.dead_letters.iter().zip(none) {
+        assert_eq!(
+            letter.raw,
+            record(1, topic, "t", b"anything"),
+            "the whole message is kept"
+        );
+        assert!(letter.reason.contains("record type"), "{}", letter.reason);
+    }
+}
+
+#[tokio::test]
 async fn empty_messages_are_acknowledged_once_and_not_kept() {
     let gateway = Running::start().await;
     let vectors = vectors();

@@ -156,6 +156,28 @@ async fn a_second_connection_of_a_vehicle_ends_the_first_and_its_records_come_af
 }
 
 #[tokio::test]
+async fn many_connections_of_a_vehicle_do_not_wait_for_each_other_in_turn() {
+    let gateway = Running::with(Options {
+        records: WITH_CONNECTIVITY,
+        ..Options::default()
+    })
+    .await;
+    // None of them closes or reads, so that each one that has begun is given a second to.
+    let mut connections = Vec::new();
+    for _ in 0..2 * PATIENCE.as_secs() {
+        connections.push(gateway.connect(1).await);
+    }
+    let mut last = connections.pop().unwrap();
+    last.delivers(1, "of the last").await;
+    gateway
+        .reports("the others are gone", |report| report.listener.connections == 1)
+        .await;
+    let replaced = gateway.report().listener.replaced;
+    assert_eq!(replaced, connections.len() as u64);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn the_connection_above_the_limit_is_refused_until_one_leaves() {
     let gateway = Running::with(Options {
         listener: "max_connections = 2",

@@ -5,6 +5,10 @@
 
 use std::collections::VecDeque;
 
+/// So many records behind one that is not confirmed, however long they have been: one of several partitions that takes
+/// nothing must not have the account of the others grow for ever.
+const LONGEST: usize = 1 << 16;
+
 pub(crate) struct Flight {
     /// In the order of their numbers.
     records: VecDeque<Flying>,
@@ -42,6 +46,11 @@ impl Flight {
     /// Bytes of what was made of those.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether there is no room in the account for more.
+    pub(crate) fn is_long(&self) -> bool {
+        self.records.len() >= LONGEST
     }
 
     /// The last one of those.
@@ -119,6 +128,22 @@ mod tests {
             (13, 2),
             "twice or unknown changes nothing"
         );
+    }
+
+    #[test]
+    fn the_account_behind_an_unconfirmed_record_is_bounded() {
+        let mut flight = Flight::new(0);
+        flight.sent(0, 7);
+        let mut next = 1;
+        while !flight.is_long() {
+            flight.sent(next, 7);
+            flight.confirm(next);
+            next += 1;
+        }
+        assert_eq!((next, flight.unconfirmed(), flight.cursor()), (LONGEST as u64, 1, 0));
+        flight.confirm(0);
+        assert!(!flight.is_long());
+        assert_eq!((flight.unconfirmed(), flight.cursor()), (0, next));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::config::Routes;
 use crate::record::envelope::{self, Envelope, MAX_MESSAGE_BYTES, Stream};
 use crate::record::identity::Identity;
 use crate::record::payload::{self, Kind};
+use crate::record::{LONGEST_TYPE, is_plausible};
 
 /// What to do with a message.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Ver
                 reason: format!("message type {message_type} is unknown"),
                 reply: envelope::ack(&txid, b""),
                 txid,
-                record_type: String::from_utf8_lossy(&topic).into_owned(),
+                record_type: shown(&topic),
                 raw: message,
                 why: Why::UnknownType,
             };
@@ -101,6 +102,17 @@ pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Ver
             },
         };
     };
+    if !is_plausible(&record_type, 1..=LONGEST_TYPE) {
+        return Verdict::DeadLetter {
+            reason: format!("its record type is not 1 to {LONGEST_TYPE} bytes without control characters"),
+            reply: envelope::error_reply(&stream.txid),
+            txid: stream.txid,
+            record_type: shown(&stream.topic),
+            raw: message,
+            why: Why::Unreadable,
+        };
+    }
+    let stream = apart(stream, message.len());
     let valid = Kind::of(&record_type).map_or(Ok(0), |kind| payload::validate(kind, &stream.payload));
     match valid {
         Ok(signals) => Verdict::Store {
@@ -117,4 +129,21 @@ pub(crate) fn judge(message: Bytes, identity: &Identity, routes: &Routes) -> Ver
             why: Why::Unreadable,
         },
     }
+}
+
+/// What waits for its commit counts as much as it is: a record that is a small part of its message does not keep all of that.
+fn apart(stream: Stream, message: usize) -> Stream {
+    match 4 * (stream.payload.len() + stream.txid.len()) < message {
+        true => Stream {
+            txid: Bytes::copy_from_slice(&stream.txid),
+            payload: Bytes::copy_from_slice(&stream.payload),
+            ..stream
+        },
+        false => stream,
+    }
+}
+
+/// As much of what should be a record type as a dead letter shows.
+fn shown(topic: &Bytes) -> String {
+    String::from_utf8_lossy(&topic[..topic.len().min(LONGEST_TYPE)]).into_owned()
 }

@@ -182,6 +182,11 @@ impl Shared {
         let (registration, before) = self.registry.register(&identity.sender_id);
         if let Some(before) = before {
             before.cancelled().await;
+            // A newer one has come meanwhile, and waits for this: many of them must not wait for one another in turn.
+            if registration.replaced.is_cancelled() {
+                self.counters.replaced.add();
+                return;
+            }
         }
         let around = Surroundings {
             queue: self.queue.clone(),

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::{JsonError, decoded};
 use crate::record::{
-    payload::{Kind, validate},
+    payload::{Kind, PayloadError, validate},
     proto::{
         DESCRIPTORS,
         vehicle_alerts::{VehicleAlert, VehicleAlerts},
@@ -251,6 +251,36 @@ fn fields_that_repeat_follow_protobuf() {
 #[test]
 fn a_record_of_an_unknown_type_has_no_json_form() {
     assert_eq!(decoded("canlogs", b""), Err(JsonError::NotDecodable("canlogs".into())));
+}
+
+#[test]
+fn a_payload_of_more_elements_than_any_vehicles_has_no_json_form() {
+    let alerts = |count| b"\x0a\x00".repeat(count);
+    assert_eq!(
+        parsed("alerts", &alerts(10_000))["alerts"].as_array().unwrap().len(),
+        10_000
+    );
+    // An alert's audiences, packed; each of them a byte.
+    let audiences = |count: usize| {
+        let mut alert = vec![0x12];
+        prost::encoding::encode_varint(count as u64, &mut alert);
+        alert.extend(vec![1; count]);
+        let mut payload = vec![0x0a];
+        prost::encoding::encode_varint(alert.len() as u64, &mut payload);
+        [payload, alert].concat()
+    };
+    assert!(decoded("alerts", &audiences(9_999)).is_ok());
+    let too_many = [
+        ("alerts", alerts(10_001)),
+        ("alerts", alerts(500_000)),
+        ("alerts", audiences(10_000)),
+        ("errors", b"\x0a\x02\x1a\x00".repeat(250_000)),
+        ("V", b"\x0a\x00".repeat(500_000)),
+    ];
+    for (record_type, payload) in too_many {
+        let error = JsonError::Payload(PayloadError::TooMany(10_000));
+        assert_eq!(decoded(record_type, &payload), Err(error), "{record_type}");
+    }
 }
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).unwrap());

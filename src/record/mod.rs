@@ -9,9 +9,18 @@ pub mod proto;
 pub(crate) mod salvage;
 pub mod stored;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+/// Bytes of the longest record type.
+pub(crate) const LONGEST_TYPE: usize = 64;
+
+/// Whether a text that becomes part of topics and headers is one: of no more bytes than that, without control characters.
+pub(crate) fn is_plausible(text: &str, length: RangeInclusive<usize>) -> bool {
+    length.contains(&text.len()) && !text.chars().any(char::is_control)
+}
 
 /// One record as it is committed to the queue: what the vehicle sent and what the gateway knows about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,16 +9,15 @@ use prost::Message;
 use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Record;
 use super::proto::export::ExportedRecord;
 use super::stored::{QueueId, RecordId};
+use super::{LONGEST_TYPE, Record, is_plausible};
 
-/// A record is at most 1,000,000 bytes, its metadata a few hundred.
-const LONGEST: u64 = 2_000_000;
+/// A message is at most 1,000,000 bytes; payload and transaction id can both be nearly all of one, the rest is far less.
+const LONGEST: u64 = 2 << 20;
 /// A VIN has 17 characters, a device's id may have more.
 const LONGEST_VIN: usize = 256;
-/// Also of what a vehicle's connection says of its version.
-const LONGEST_TYPE: usize = 64;
+/// Of what a vehicle's connection says of its version.
 const LONGEST_VERSION: usize = 1024;
 /// Key and value of the checksum at the end.
 const CHECKSUM: usize = 1 + 8;
@@ -103,7 +102,7 @@ pub fn next(input: &mut BytesMut) -> Result<Option<Record>, PortableError> {
 
 /// They become topics and headers.
 fn plausible(name: &str, text: &str, length: RangeInclusive<usize>) -> Result<(), PortableError> {
-    match length.contains(&text.len()) && !text.chars().any(char::is_control) {
+    match is_plausible(text, length) {
         true => Ok(()),
         false => Err(PortableError::Content(format!(
             "its {name} is {:?}, which no vehicle's is",

@@ -85,6 +85,9 @@ pub enum PayloadError {
     /// Groups nested too deeply.
     #[error("the payload nests groups more than {max} deep", max = wire::MAX_GROUP_DEPTH)]
     GroupDepth,
+    /// More elements than any vehicle's has.
+    #[error("the payload's lists have more than {0} elements")]
+    TooMany(usize),
     /// A string that is none.
     #[error("the string `{field}` of {message} is not UTF-8")]
     Utf8 {

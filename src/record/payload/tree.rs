@@ -33,11 +33,21 @@ pub(crate) struct Message<'a> {
     set: Vec<(&'static schema::Field, Value<'a>)>,
 }
 
+/// Elements of all the lists and maps of a payload: thirty times what a vehicle's largest has. Two bytes of a payload can
+/// be one, and take several hundred here.
+const MAX_ELEMENTS: usize = 10_000;
+
 /// Decodes a payload.
 pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Message<'_>, PayloadError> {
     let mut message = Message::empty(schema::Message::root(kind));
-    message.merge(payload)?;
+    let mut left = MAX_ELEMENTS;
+    message.merge(payload, &mut left)?;
     Ok(message)
+}
+
+fn count(left: &mut usize) -> Result<(), PayloadError> {
+    *left = left.checked_sub(1).ok_or(PayloadError::TooMany(MAX_ELEMENTS))?;
+    Ok(())
 }
 
 impl<'a> Message<'a> {
@@ -100,33 +110,41 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn merge(&mut self, body: &'a [u8]) -> Result<(), PayloadError> {
+    /// `left`: elements that may still come.
+    fn merge(&mut self, body: &'a [u8], left: &mut usize) -> Result<(), PayloadError> {
         let of = self.of;
         let mut fields = Fields::of(body);
         while let Some(field) = fields.next()? {
             if let Some(known) = of.field(field.number).filter(|known| known.accepts(&field.wire)) {
-                self.merge_field(known, field.wire)?;
+                self.merge_field(known, field.wire, left)?;
             }
         }
         Ok(())
     }
 
-    fn merge_field(&mut self, field: &'static schema::Field, wire: Wire<'a>) -> Result<(), PayloadError> {
+    fn merge_field(
+        &mut self,
+        field: &'static schema::Field,
+        wire: Wire<'a>,
+        left: &mut usize,
+    ) -> Result<(), PayloadError> {
         match (field.shape, wire) {
             (Shape::Message(inner), Wire::Bytes(body)) if field.repeated => {
+                count(left)?;
                 let mut message = Message::empty(schema::Message::at(inner));
-                message.merge(body)?;
+                message.merge(body, left)?;
                 self.push(field, Value::Message(message));
             }
             (Shape::Message(inner), Wire::Bytes(body)) => {
                 let empty = || Value::Message(Message::empty(schema::Message::at(inner)));
                 if let Value::Message(message) = self.entry(field, empty) {
-                    message.merge(body)?;
+                    message.merge(body, left)?;
                 }
             }
             (Shape::Map(inner), Wire::Bytes(body)) => {
+                count(left)?;
                 let mut entry = Message::empty(schema::Message::at(inner));
-                entry.merge(body)?;
+                entry.merge(body, left)?;
                 if let Value::Map(map) = self.entry(field, || Value::Map(BTreeMap::new())) {
                     map.insert(entry.string(1), entry.string(2));
                 }
@@ -134,10 +152,12 @@ impl<'a> Message<'a> {
             (Shape::Enum(place), Wire::Bytes(numbers)) => {
                 let names = schema::Enum::at(place);
                 for number in packed(numbers) {
+                    count(left)?;
                     self.push(field, Value::Enum(names, number? as i32));
                 }
             }
             (Shape::Enum(place), Wire::Varint(number)) if field.repeated => {
+                count(left)?;
                 self.push(field, Value::Enum(schema::Enum::at(place), number as i32));
             }
             (_, wire) => {
