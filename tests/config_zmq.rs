@@ -192,3 +192,18 @@ fn each_mistake_is_told_with_its_fix() {
         assert_eq!(mistake(dir.path(), lines), format!("config.toml:{expected}"));
     }
 }
+
+#[test]
+fn two_destinations_at_one_address_are_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    for bind in ["ipc:///run/waystation/records.ipc", "tcp://127.0.0.1:5284"] {
+        let second =
+            |bind: &str| format!("[destinations.other]\ntype = \"zmq\"\nnamespace = \"other\"\nbind = \"{bind}\"");
+        let both = |other: &str| format!("bind = \"{bind}\"\n{}", second(other));
+        let expected = format!(
+            "config.toml:7: destinations: feed and other both bind {bind}; write another address for one of them"
+        );
+        assert_eq!(mistake(dir.path(), &both(bind)), expected);
+        config(dir.path(), &both("tcp://127.0.0.1:5285"));
+    }
+}

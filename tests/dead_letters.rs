@@ -82,6 +82,30 @@ fn what_was_too_large_arrives_when_the_limit_is_raised_and_only_where_it_was_ref
 
     let (status, _) = daemon.terminate();
     assert!(status.success());
+    // In a copy of the queue: the original stays as it is.
+    let copy = tempfile::tempdir().unwrap();
+    fixture::copy(&daemon.path("queue"), copy.path());
+    let in_copy = ["--path", copy.path().to_str().unwrap()];
+    let retried = dead_letters(&daemon, &[&["retry", "--number", "1"], &in_copy[..]].concat());
+    assert_eq!(words(&retried), "1 are tried again, 0 stay\n");
+    let left = dead_letters(&daemon, &[&["list"], &in_copy[..]].concat());
+    assert!(words(&left).contains("1 dead letters"));
+    assert!(words(&dead_letters(&daemon, &["list"])).contains("2 dead letters"));
+    // A queue that is not there leaves no file behind.
+    let output = daemon.path("letters.jsonl");
+    let nowhere = daemon.path("no-such-queue");
+    let missed = dead_letters(
+        &daemon,
+        &[
+            "export",
+            "--path",
+            nowhere.to_str().unwrap(),
+            "--output",
+            output.to_str().unwrap(),
+        ],
+    );
+    assert!(!missed.status.success() && !output.exists(), "{missed:?}");
+
     daemon.edit("\"message.max.bytes\" = 2000", "\"message.max.bytes\" = 1000000");
     // While no gateway runs, and while one does.
     assert_eq!(

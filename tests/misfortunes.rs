@@ -4,6 +4,8 @@
 #[path = "support/sim_disk.rs"]
 mod sim_disk;
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,6 +132,37 @@ async fn records_behind_skipped_numbers_are_delivered_though_their_segment_had_n
     let (queue, _writer) = open(&SimDisk::new(disk.die()));
     assert_eq!(read(&queue, "a").await, texts(10..15));
     assert_eq!(queue.snapshot().lost, 0);
+}
+
+/// What a command of root's makes in a queue has to be openable by the gateway, which is another user.
+#[tokio::test]
+async fn what_root_makes_in_a_queue_belongs_to_its_user() {
+    const NOBODY: u32 = 65_534;
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test gives files away and needs root: sudo env \"PATH=$PATH\" scripts/test.sh --test misfortunes"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let (queue, writer) = Queue::open(&dir.path().join("queue"), SETTINGS).unwrap();
+    queue.register("a", true);
+    let mut submitter = queue.submitter();
+    for payload in [SMALL, LARGE] {
+        submitter.store(record(0, payload)).await.unwrap();
+    }
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+    let mut folders = vec![dir.path().to_owned()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let found = fs::metadata(&path).unwrap();
+            assert_eq!((found.uid(), found.gid()), (NOBODY, NOBODY), "{}", path.display());
+            files += 1;
+            folders.extend(found.is_dir().then_some(path));
+        }
+    }
+    assert!(files >= 6, "{files}");
 }
 
 #[tokio::test]

@@ -153,3 +153,33 @@ fn a_changed_authority_counts_for_new_connections() {
     wait_for("it is read", SOME, || read_again() == 2);
     assert_eq!(fleet.join().unwrap()[0].acked.len(), 10);
 }
+
+#[test]
+fn a_list_of_a_destination_that_waits_for_a_restart_is_read_again_all_the_same() {
+    let more = format!("{FILE}\nvins = {{ deny_file = \"list\" }}");
+    let mut daemon = Daemon::new(1, "", &more);
+    fs::write(daemon.path("list"), "").unwrap();
+    daemon.start();
+    daemon.edit("path = \"records.jsonl\"", "path = \"others.jsonl\"");
+    let said = daemon.reload();
+    assert!(said.contains("destinations.file"), "{said}");
+    // A configuration that is refused, until it is mended.
+    daemon.edit("path = \"others.jsonl\"", "path = 7");
+    assert!(daemon.reload().contains("not reloaded"));
+    let vin = waystation::cli::pki::vins(1).remove(0);
+    fs::write(daemon.path("list"), &vin).unwrap();
+    wait_for("the list is read", SOME, || {
+        daemon.log().contains("changed files read again")
+    });
+    let error = daemon.status()["reload_error"].to_string();
+    assert!(error.contains("destinations.file.path"), "{error}");
+    let live = Arc::new(Live::default());
+    let fleet = daemon.drive(1, 10, 0.0, &live);
+    assert_eq!(fleet.join().unwrap()[0].acked.len(), 10);
+    daemon.wait_drained("file", SOME);
+    assert_eq!(
+        fs::read_to_string(daemon.path("records.jsonl")).unwrap(),
+        "",
+        "nothing of that vehicle leaves"
+    );
+}

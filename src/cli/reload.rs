@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::Published;
 use crate::config;
-use crate::gateway::{Reloader, renewable};
+use crate::gateway::Reloader;
 use crate::system::notify;
 use crate::system::watch::Watch;
 
@@ -25,6 +25,10 @@ pub(super) struct Reloading<'p> {
     pub(super) watch: Watch,
     /// When files that could not be used are tried again.
     pub(super) retry: Option<Instant>,
+    /// Why the configuration was not taken over when it was read last.
+    pub(super) refused: Option<String>,
+    /// What is wrong with files that the configuration in force names.
+    pub(super) unusable: Option<String>,
     pub(super) published: Arc<Published>,
     /// The configuration.
     pub(super) path: &'p Path,
@@ -53,11 +57,12 @@ impl Reloading<'_> {
     async fn reload(&mut self) {
         let kept = match config::load(self.path) {
             Ok(config) => {
-                let watch = Watch::new(renewable(&config));
+                let watch = Watch::new(self.reloader.renewable_after(&config));
                 let kept = self.reloader.reload(config).await;
                 if kept.is_ok() {
                     self.watch = watch;
                     self.retry = None;
+                    self.unusable = None;
                 }
                 kept.map_err(|error| error.to_string())
             }
@@ -71,7 +76,13 @@ impl Reloading<'_> {
             ),
             Err(error) => not_reloaded(error),
         }
-        self.published.reloaded(kept.err());
+        self.refused = kept.err();
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let errors: Vec<_> = self.refused.iter().chain(&self.unusable).cloned().collect();
+        self.published.reloaded((!errors.is_empty()).then(|| errors.join("\n")));
     }
 
     /// Reads the files again that the configuration names, when some of them have changed; and those that could not be
@@ -84,22 +95,22 @@ impl Reloading<'_> {
         }
         let files: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
         let files = files.join(", ");
-        let before = self.published.reload_error();
         match self.reloader.refresh() {
             Ok(()) => {
                 tracing::info!(files, "changed files read again");
                 self.retry = None;
-                self.published.reloaded(None);
+                self.unusable = None;
             }
             Err(error) => {
                 self.retry = Some(Instant::now() + RETRY);
-                if before.as_ref() != Some(&error) {
+                if self.unusable.as_ref() != Some(&error) {
                     tracing::error!(files, "changed files cannot be used");
                     not_reloaded(&error);
                 }
-                self.published.reloaded(Some(error));
+                self.unusable = Some(error);
             }
         }
+        self.publish();
     }
 }
 

@@ -60,6 +60,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
         let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
         // Before they are read: what changes after that is noticed.
         let watch = Watch::new(renewable(&config));
+        let grace = config.shutdown_grace;
         let mut gateway = Gateway::start_on(config, socket::passed()?).await?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %gateway.address(), "waystation is ready");
         notify::ready();
@@ -68,6 +69,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
             reloader: gateway.reloader(),
             watch,
             retry: None,
+            refused: None,
+            unusable: None,
             published: Arc::clone(&published),
             path: &args.config,
         };
@@ -86,7 +89,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
                 () = logging::sum_up() => {}
                 () = notify::tell_status(|| published.report().in_words()) => {}
             }
-            notify::stopping();
+            notify::stopping(grace);
         };
         Ok(gateway.run(shutdown).await?)
     });

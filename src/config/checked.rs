@@ -2,6 +2,7 @@
 //!
 //! Invariant: a [`Config`] comes out only if there was nothing wrong at all. What may be meant but looks odd is a warning.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -86,8 +87,16 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let document = Document::new(text);
     let config = document.parse().and_then(|entries| {
-        let base = Base(path.parent().unwrap_or(Path::new("")));
-        config(&document.root(&entries), base)
+        let named = RefCell::default();
+        let base = Base {
+            dir: path.parent().unwrap_or(Path::new("")),
+            named: &named,
+        };
+        let config = config(&document.root(&entries), base);
+        config.map(|config| Config {
+            named: named.into_inner(),
+            ..config
+        })
     });
     let mistakes = document.into_mistakes();
     match config {
@@ -99,9 +108,13 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     }
 }
 
-/// The directory that relative paths start in: the configuration file's own.
+/// Where paths are made whole.
 #[derive(Clone, Copy)]
-pub(super) struct Base<'p>(&'p Path);
+pub(super) struct Base<'p> {
+    /// What relative ones start in: the configuration file's own directory.
+    dir: &'p Path,
+    named: &'p RefCell<Vec<(String, PathBuf)>>,
+}
 
 /// What a path begins with that is the name of a credential which systemd hands to the service (`LoadCredential=`).
 const CREDENTIAL: &str = "credential:";
@@ -110,9 +123,15 @@ const SERVICES_CREDENTIALS: &str = "/run/credentials/waystation.service";
 
 impl Base<'_> {
     pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
+        let path = self.whole(field)?;
+        self.named.borrow_mut().push((field.key().to_owned(), path.clone()));
+        Some(path)
+    }
+
+    fn whole(self, field: &Field<'_>) -> Option<PathBuf> {
         let text = field.text()?;
         let Some(name) = text.strip_prefix(CREDENTIAL) else {
-            return Some(self.0.join(text));
+            return Some(self.dir.join(text));
         };
         if name.is_empty() || name.contains('/') {
             field.refuse("is not a credential; write \"credential:NAME\", with the name in LoadCredential=NAME:FILE");
@@ -159,6 +178,7 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
         signal_vins: signal_vins?,
         log_level: log_level?,
         shutdown_grace: shutdown_grace?,
+        named: Vec::new(),
         warnings,
     })
 }

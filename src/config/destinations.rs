@@ -8,7 +8,7 @@ use super::kafka_properties;
 use super::mqtt;
 use super::nearest::nearest;
 use super::reader::{Field, Table};
-use super::zmq::zmq;
+use super::zmq;
 use super::{Destination, DestinationKind, Kafka, Log, MqttLayout, delivery};
 
 const KINDS: [&str; 4] = ["kafka", "log", "mqtt", "zmq"];
@@ -27,6 +27,7 @@ pub(super) fn read(
         .collect();
     let found: Option<Vec<_>> = found.into_iter().collect();
     mqtt::tell_apart(section, found.iter().flatten());
+    zmq::tell_apart(section, found.iter().flatten());
     found
 }
 
@@ -54,7 +55,7 @@ fn destination(
             true,
         ),
         "log" => (log(&table, base).map(DestinationKind::Log), false),
-        "zmq" => (zmq(name, &table, base, warnings).map(DestinationKind::Zmq), false),
+        "zmq" => (zmq::zmq(name, &table, base, warnings).map(DestinationKind::Zmq), false),
         other => {
             match nearest(other, KINDS.into_iter()) {
                 Some(near) => kind.refuse(format_args!("is not a kind of destination; did you mean \"{near}\"?")),

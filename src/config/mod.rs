@@ -51,6 +51,8 @@ pub struct Config {
     pub log_level: String,
     /// How long a stop waits for what is in flight.
     pub shutdown_grace: Duration,
+    /// The files and folders that it names, with their keys, but for those among Kafka's properties.
+    pub named: Vec<(String, PathBuf)>,
     /// What is allowed but probably not meant, one sentence each, to be logged at the start and shown by `check`.
     pub warnings: Vec<String>,
 }

@@ -178,6 +178,11 @@ pub(super) struct Field<'d> {
 }
 
 impl<'d> Field<'d> {
+    /// Its place in the file, as `section.key`.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     pub(super) fn mistake(&self, message: impl Display) {
         self.document.report(self.line, self.key.clone(), message.to_string());
     }

@@ -33,12 +33,15 @@ pub fn renewable(config: &Config) -> Vec<PathBuf> {
     let listener = &config.listener;
     let mut files = vec![listener.certificate.clone(), listener.private_key.clone()];
     files.extend(listener.vehicle_ca.iter().chain(&listener.vehicle_crl).cloned());
-    for destination in &config.destinations {
-        let vins = &destination.delivery.vins;
-        let lists = vins.allow.iter().chain([&vins.deny]);
-        files.extend(lists.filter_map(|list| list.file.clone()));
-    }
+    files.extend(config.destinations.iter().flat_map(lists));
     files
+}
+
+/// The files with VINs of a destination.
+fn lists(destination: &config::Destination) -> impl Iterator<Item = PathBuf> {
+    let vins = &destination.delivery.vins;
+    let lists = vins.allow.iter().chain([&vins.deny]);
+    lists.filter_map(|list| list.file.clone())
 }
 
 /// The parts of a running gateway that can change.
@@ -47,7 +50,8 @@ pub struct Reloader {
     pub(super) queue: Queue,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) rulers: Rulers,
-    /// Those that the last configuration has and that run as it says; others keep the rules that they have.
+    /// Those that the last configuration still has, as they run: what it changed of one that waits for a restart does not
+    /// count yet.
     pub(super) live: Vec<config::Destination>,
 }
 
@@ -77,13 +81,29 @@ impl Reloader {
                 current.clone_from(new);
             }
         }
-        self.live = staying;
+        self.live = self.running(&new).cloned().collect();
         self.current.listener = self.with_files_of(&new.listener);
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),
             ..new.queue
         };
         Ok(kept)
+    }
+
+    /// Those that run and that a configuration has, by name.
+    fn running(&self, new: &Config) -> impl Iterator<Item = &config::Destination> {
+        let has = |name: &str| new.destinations.iter().any(|new| new.name == name);
+        self.current
+            .destinations
+            .iter()
+            .filter(move |current| has(&current.name))
+    }
+
+    /// The files that may be renewed once `new` is in force, as far as it can be.
+    pub fn renewable_after(&self, new: &Config) -> Vec<PathBuf> {
+        let mut files = renewable(new);
+        files.extend(self.running(new).flat_map(lists));
+        files
     }
 
     /// Reads the files that the configuration in force names again, and takes over each that can be used. `Err` says what

@@ -24,6 +24,7 @@ impl Disk for RealDisk {
             self.create_dir(above)?;
         }
         fs::create_dir(path)?;
+        give_to_owner(path, above);
         self.sync_dir(above.unwrap_or(Path::new(".")))
     }
 
@@ -48,6 +49,9 @@ impl Disk for RealDisk {
             .create(access == Access::Create)
             .truncate(access == Access::Create)
             .open(path)?;
+        if access == Access::Create {
+            give_to_owner(path, path.parent());
+        }
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -70,6 +74,21 @@ impl Disk for RealDisk {
     fn free(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// What root makes in another user's queue, with a command for instance, is that user's: its gateway has to open it.
+fn give_to_owner(path: &Path, dir: Option<&Path>) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = dir.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let given = fs::metadata(dir).and_then(|dir| match dir.uid() {
+        0 => Ok(()),
+        owner => std::os::unix::fs::lchown(path, Some(owner), Some(dir.gid())),
+    });
+    if let Err(error) = given {
+        tracing::warn!(%error, file = %path.display(), "cannot be given to the user whose folder it is in");
     }
 }
 
@@ -116,7 +135,11 @@ impl DiskFile for RealFile {
 
 /// Takes the lock file that keeps a second daemon out of a queue directory.
 pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
+    let new = !path.exists();
     let opened = File::options().create(true).truncate(false).write(true).open(path);
+    if new && opened.is_ok() {
+        give_to_owner(path, path.parent());
+    }
     // Whatever lies there can be locked.
     let file = opened.or_else(|_| File::open(path)).map_err(failed("open", path))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock", path))?;
@@ -125,11 +148,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
 
 /// Whether a process holds the lock file. One that is not there is held by nobody.
 pub(crate) fn is_locked(path: &Path) -> Result<bool, StorageError> {
-    match File::options()
-        .write(true)
-        .open(path)
-        .and_then(|file| flock(&file, FlockOperation::NonBlockingLockShared))
-    {
+    match File::open(path).and_then(|file| flock(&file, FlockOperation::NonBlockingLockShared)) {
         Ok(()) => Ok(false),
         Err(error) => match error.kind() {
             io::ErrorKind::WouldBlock => Ok(true),

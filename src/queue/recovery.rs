@@ -291,10 +291,13 @@ pub(super) fn is_passing(error: &SegmentError) -> bool {
     error.io().is_some_and(may_pass)
 }
 
-/// An error that says nothing about the file.
+/// An error that says nothing about what is in the file. A file that somebody else made can be opened once it is given to
+/// the user that the gateway runs as; until then nothing in it counts as lost.
 pub(super) fn may_pass(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let passing = [
+        Errno::ACCESS,
+        Errno::PERM,
         Errno::MFILE,
         Errno::NFILE,
         Errno::NOMEM,

@@ -7,6 +7,8 @@ use sd_notify::NotifyState;
 
 /// Each part shows itself every second; a slow disk may take longer over one commit.
 const LONGEST_SILENCE: Duration = Duration::from_secs(20);
+/// For the last commits, once everything else has ended.
+const AFTER_GRACE: Duration = Duration::from_secs(20);
 /// How often the status in words is looked at.
 const STATUS: Duration = Duration::from_secs(5);
 
@@ -32,9 +34,11 @@ pub fn reloading() {
     tell(&states);
 }
 
-/// The ordered end has begun.
-pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+/// The ordered end has begun. It may take `grace`, and what comes after that, whatever the unit's own limit is.
+pub fn stopping(grace: Duration) {
+    let limit = (grace + AFTER_GRACE).as_micros();
+    let limit = NotifyState::ExtendTimeoutUsec(u32::try_from(limit).unwrap_or(u32::MAX));
+    tell(&[NotifyState::Stopping, limit]);
 }
 
 /// Says in words how things are, whenever that has changed.

@@ -1,9 +1,10 @@
 //! The files of the listener, beyond what the gateway itself finds when it reads them: for which name, readable by whom,
 //! and whether the authorities can be those of vehicles.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -11,10 +12,14 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::findings::Findings;
-use crate::config::Config;
+use crate::config::{Config, DestinationKind};
 
 /// The user that the packaged unit runs the gateway as.
 const SERVICE: &str = "waystation";
+/// Where systemd puts credentials.
+const CREDENTIALS: &str = "/run/credentials";
+/// What systemd makes for the service.
+const STATE: &str = "/var/lib/waystation";
 
 /// Whether the server's certificate is for the name that vehicles are configured with.
 pub(super) fn name(config: &Config, wanted: Option<&str>, findings: &mut Findings) {
@@ -90,27 +95,51 @@ pub(super) fn authorities(config: &Config, findings: &mut Findings) {
     ));
 }
 
-/// Whether the service's user can read what this user can. Only root can tell, and needs not be told of itself.
-pub(super) fn readable(config: &Config, findings: &mut Findings) {
+/// Whether the service's user can read what this user can, and write its queue. Only root can tell, and needs not be told
+/// of itself.
+pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
     let Some(user) = User::of(SERVICE) else { return };
-    let listener = &config.listener;
-    let keys = [
-        ("listener.certificate", &listener.certificate),
-        ("listener.private_key", &listener.private_key),
-    ];
-    let lists = listener.vehicle_ca.iter().map(|path| ("listener.vehicle_ca", path));
-    let crls = listener.vehicle_crl.iter().map(|path| ("listener.vehicle_crl", path));
-    for (key, path) in keys.into_iter().chain(lists).chain(crls) {
-        if let Some(obstacle) = user.obstacle(path) {
+    let own = [("the configuration".to_owned(), path.to_owned())];
+    let named = config.named.iter().cloned();
+    let of_kafka = config
+        .destinations
+        .iter()
+        .flat_map(|destination| match &destination.kind {
+            DestinationKind::Kafka(kafka) => files_of(&destination.name, &kafka.properties),
+            _ => Vec::new(),
+        });
+    for (key, path) in own.into_iter().chain(named).chain(of_kafka) {
+        // Those the service gets from systemd, whoever they seem to belong to.
+        if path.starts_with(CREDENTIALS) || !path.is_file() {
+            continue;
+        }
+        if let Some(obstacle) = user.obstacle(&path) {
             findings.bad(format!(
                 "{key}: {} cannot be read by the user {SERVICE}: {obstacle}; chgrp it to {SERVICE} with g+r (directories g+x), or hand it over with LoadCredential= in the unit and name it \"credential:NAME\"",
                 path.display()
             ));
         }
     }
+    let queue = &config.queue.path;
+    if let Some(obstacle) = user.obstacle_to_writing(queue) {
+        findings.bad(format!(
+            "queue.path: {} cannot be written by the user {SERVICE}: {obstacle}; chown it to {SERVICE}",
+            queue.display()
+        ));
+    }
+}
+
+/// The files that librdkafka is to read.
+fn files_of(name: &str, properties: &BTreeMap<String, String>) -> Vec<(String, PathBuf)> {
+    let locations = properties
+        .iter()
+        .filter(|(property, _)| property.ends_with(".location"));
+    locations
+        .map(|(property, path)| (format!("destinations.{name}.properties.{property}"), path.into()))
+        .collect()
 }
 
 /// A user and its groups.
@@ -150,14 +179,28 @@ impl User {
     pub(super) fn obstacle(&self, path: &Path) -> Option<String> {
         // What is not there is said when it is read.
         let real = path.canonicalize().ok()?;
-        let mut above: Vec<&Path> = real.ancestors().skip(1).collect();
-        above.reverse();
-        for folder in above {
-            if !self.may(folder, 0o1)? {
-                return Some(format!("it may not enter {}", folder.display()));
-            }
+        let closed = self.closed(real.parent()?);
+        closed.or_else(|| (self.may(&real, 0o4) == Some(false)).then(|| format!("it may not read {}", real.display())))
+    }
+
+    /// The first of the folders that lead to one, itself the last, that it may not enter.
+    fn closed(&self, folder: &Path) -> Option<String> {
+        let mut all: Vec<&Path> = folder.ancestors().collect();
+        all.reverse();
+        let closed = all.into_iter().find(|folder| self.may(folder, 0o1) == Some(false))?;
+        Some(format!("it may not enter {}", closed.display()))
+    }
+
+    /// What keeps it from writing in a folder, if anything does. One that is not there yet is made in what is above it,
+    /// but for the service's own, which systemd makes.
+    fn obstacle_to_writing(&self, folder: &Path) -> Option<String> {
+        let there = folder.ancestors().find(|above| above.is_dir())?;
+        if there != folder && folder.starts_with(STATE) {
+            return None;
         }
-        (!self.may(&real, 0o4)?).then(|| format!("it may not read {}", real.display()))
+        let real = there.canonicalize().ok()?;
+        let closed = self.closed(&real);
+        closed.or_else(|| (self.may(&real, 0o2) == Some(false)).then(|| format!("it may not write {}", real.display())))
     }
 
     fn may(&self, path: &Path, right: u32) -> Option<bool> {
@@ -215,5 +258,12 @@ mod tests {
         };
         mode(&file, 0o400);
         assert_eq!(owner.obstacle(&file), None);
+        assert_eq!(owner.obstacle_to_writing(&dir.path().join("queue")), None);
+        assert!(user.obstacle_to_writing(dir.path()).unwrap().starts_with("it may not "));
+        mode(dir.path(), 0o755);
+        let obstacle = user.obstacle_to_writing(&dir.path().join("queue"));
+        assert!(obstacle.unwrap().starts_with("it may not write "));
+        mode(dir.path(), 0o500);
+        assert!(owner.obstacle_to_writing(dir.path()).is_some());
     }
 }

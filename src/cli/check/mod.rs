@@ -96,7 +96,7 @@ fn machine(args: &CheckArgs, findings: &mut Findings) -> Result<(), CheckError> 
     certificates(&config, findings);
     files::name(&config, args.name.as_deref(), findings);
     files::authorities(&config, findings);
-    files::readable(&config, findings);
+    files::readable(&args.config.config, &config, findings);
     let running = queue(&config.queue.path, findings);
     if access::writable(&config.queue.path).is_ok() {
         storage::check(&config.queue, findings);

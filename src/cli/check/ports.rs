@@ -21,6 +21,12 @@ pub(super) fn check(key: &'static str, address: SocketAddr, running: bool, findi
                 .and_then(|_| owner(address.port()));
             let said = StartError::Bind { key, address, source };
             match owner {
+                // What it has is handed to the service: socket activation.
+                Some(owner) if owner.ends_with(" 1") => {
+                    findings.note(format!(
+                        "{key}: {address} is systemd's, which hands it over if a socket unit is the gateway's"
+                    ));
+                }
                 Some(owner) => findings.bad(format!("{said} (now: {owner})")),
                 None => findings.bad(said),
             }

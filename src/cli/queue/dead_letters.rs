@@ -64,31 +64,45 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
     match &args.command {
         Command::List { chosen } => {
             let (mut letters, mut bytes) = (0_u64, 0);
-            each(chosen, |number, letter| {
+            let all = each(chosen, end(chosen)?, |number, letter| {
                 (letters, bytes) = (letters + 1, bytes + letter.raw.len());
                 say!("{}", line(number, &letter));
                 Ok(())
-            })?;
+            });
             say!("{letters} dead letters, {bytes} bytes");
-            Ok(())
+            all
         }
         Command::Export { chosen, output } => {
             let failed = |path: &Path| {
                 let path = path.to_owned();
                 move |source| QueueError::Output { path, source }
             };
-            let out: Box<dyn Write> = match output == Path::new("-") {
-                true => Box::new(io::stdout()),
-                false => Box::new(File::create_new(output).map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => QueueError::OutputExists(output.clone()),
-                    _ => failed(output)(error),
-                })?),
+            let open = || -> Result<BufWriter<Box<dyn Write>>, QueueError> {
+                let out: Box<dyn Write> = match output == Path::new("-") {
+                    true => Box::new(io::stdout()),
+                    false => Box::new(File::create_new(output).map_err(|error| match error.kind() {
+                        io::ErrorKind::AlreadyExists => QueueError::OutputExists(output.clone()),
+                        _ => failed(output)(error),
+                    })?),
+                };
+                Ok(BufWriter::new(out))
             };
-            let mut out = BufWriter::new(out);
-            each(chosen, |number, letter| {
+            // Made with the first of them, or when there are none: a queue that is not there leaves no file behind.
+            let mut out = None;
+            let all = each(chosen, end(chosen)?, |number, letter| {
+                let out = match &mut out {
+                    Some(out) => out,
+                    None => out.insert(open()?),
+                };
                 writeln!(out, "{}", whole(number, &letter)).map_err(failed(output))
-            })?;
-            out.flush().map_err(failed(output))
+            });
+            if let (None, Ok(())) = (&out, &all) {
+                out = Some(open()?);
+            }
+            if let Some(mut out) = out {
+                out.flush().map_err(failed(output))?;
+            }
+            all
         }
         Command::Retry { chosen, number } => retry(chosen, number),
     }
@@ -96,12 +110,17 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
 
 fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
     let mut numbers = BTreeSet::new();
-    each(chosen, |number, _| {
+    let all = each(chosen, end(chosen)?, |number, _| {
         if only.is_empty() || only.contains(&number) {
             numbers.insert(number);
         }
         Ok(())
-    })?;
+    });
+    // Those that can be read are tried, whatever others cannot.
+    let all = match all {
+        Err(missing @ QueueError::Missing(_)) => Err(missing),
+        other => Ok(other?),
+    };
     if let Some(unknown) = only.iter().find(|number| !numbers.contains(number)) {
         return Err(QueueError::NoLetter(*unknown));
     }
@@ -112,7 +131,9 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
             serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?
         }
         false => {
-            let (queue, writer) = super::open(&config::load(&chosen.source.config.config)?)?;
+            let mut config = config::load(&chosen.source.config.config)?;
+            config.queue.path = dir;
+            let (queue, writer) = super::open(&config)?;
             let retried = control::runtime()?.block_on(queue.retry(numbers));
             let closed = writer.close();
             let retried = retried?;
@@ -121,12 +142,22 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
         }
     };
     say!("{} are tried again, {} stay", retried.records, retried.stay);
-    Ok(())
+    all
 }
 
-fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>) -> Result<(), QueueError> {
+/// One more than the number of the last one that there is; a gateway that runs puts all of them where they can be read.
+fn end(chosen: &Chosen) -> Result<u64, QueueError> {
     let dir = chosen.source.dir()?;
-    let end = control::seal(&dir)?.map_or(u64::MAX, |sealed| sealed.dead_letters);
+    Ok(control::seal(&dir)?.map_or(u64::MAX, |sealed| sealed.dead_letters))
+}
+
+/// Visits those before `end`. When some cannot be read, that is the error, after all others.
+fn each(
+    chosen: &Chosen,
+    end: u64,
+    mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>,
+) -> Result<(), QueueError> {
+    let dir = chosen.source.dir()?;
     let wanted = |letter: &DeadLetter| {
         chosen.origin.as_ref().is_none_or(|origin| *origin == letter.origin)
             && chosen.vin.as_ref().is_none_or(|vin| *vin == letter.vin)
