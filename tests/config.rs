@@ -210,6 +210,17 @@ fn a_credential_is_found_where_systemd_puts_it() {
     let config = with("\"tls/server.key\"", "\"credential:key\"");
     let expected = "/run/credentials/waystation.service/key";
     assert_eq!(config.listener.private_key, Path::new(expected));
+    // Not there while the service is not running, when the queue may have to be looked after all the same.
+    let config = with(
+        "topic_base",
+        "username = \"u\"\npassword_file = \"credential:mqtt\"\ntopic_base",
+    );
+    assert_eq!(mqtt(&config).credentials, Some(("u".to_owned(), String::new())));
+    let missing = said(
+        "topic_base",
+        "username = \"u\"\npassword_file = \"/nowhere/mqtt\"\ntopic_base",
+    );
+    assert!(missing.contains("cannot read /nowhere/mqtt"), "{missing}");
     assert_eq!(
         said("\"tls/server.key\"", "\"credential:a/b\""),
         "config.toml:4: listener.private_key: \"credential:a/b\" is not a credential; write \"credential:NAME\", with the name \

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use daemon::{Daemon, wait_for};
-use waystation::queue::{DeadLetter, Item, Queue, Retried};
+use waystation::queue::{DeadLetter, InspectError, Item, Queue, Retried, Settings, Step, walk_dead_letters};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -189,6 +189,53 @@ async fn what_is_no_record_or_nobodys_stays() {
     assert_eq!((record.stable_id(), record.record.only.as_deref()), (id, Some("cloud")));
     drop(reader);
     tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn letters_that_became_records_before_the_queue_was_full_are_letters_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        max_bytes: 5 << 20,
+        dead_letter_bytes: 64 << 20,
+        segment_size: 1 << 20,
+        ..fixture::SETTINGS
+    };
+    let (queue, writer) = Queue::open(dir.path(), settings).unwrap();
+    queue.register("cloud", true);
+    let mut submitter = queue.submitter();
+    const LETTERS: u64 = 300;
+    for number in 0..LETTERS {
+        let letter = DeadLetter {
+            origin: "cloud".to_owned(),
+            reason: "no".to_owned(),
+            at: 1,
+            vin: "5YJ3E1EA7KF000001".to_owned(),
+            record_type: "V".to_owned(),
+            txid: Bytes::from(number.to_string()),
+            raw: vec![1; 50_000].into(),
+            record: Some(waystation::record::stored::RecordId {
+                queue: queue.id(),
+                number,
+            }),
+            received_at: 1,
+            client_version: String::new(),
+        };
+        submitter.store(Item::DeadLetter(letter)).await.unwrap();
+    }
+    let refused = queue.retry((0..LETTERS).collect()).await.unwrap_err();
+    assert!(refused.to_string().contains("full"), "{refused}");
+    let stored = queue.backlog(queue.cursor("cloud"));
+    let left = std::cell::Cell::new(0);
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+    walk_dead_letters::<InspectError>(dir.path(), u64::MAX, |step| {
+        if let Step::Found(_) = step {
+            left.set(left.get() + 1);
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(stored > 10 && left.get() > 10, "{stored} {}", left.get());
+    assert_eq!(stored + left.get(), LETTERS);
 }
 
 #[tokio::test]

@@ -210,6 +210,12 @@ async fn a_full_disk_without_a_quarantine_keeps_nothing_from_starting() {
         "{left:?}"
     );
 
+    // Once more, and they are left as they are.
+    let disk = SimDisk::new(disk.die());
+    let (queue, _writer) = open(&disk);
+    assert_eq!(read(&queue, "a").await, texts(0..5));
+    assert_eq!(names(&disk.state(), "segments"), left);
+
     // With space again they go where they belong.
     let disk = SimDisk::new(disk.die());
     disk.set_capacity(None);

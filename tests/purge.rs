@@ -76,6 +76,10 @@ fn a_search_of_the_files_finds_nothing_afterwards_and_the_rest_is_as_it_was() {
     fs::create_dir_all(dir.join("quarantine/folder.1")).unwrap();
     fs::write(dir.join("quarantine/00000000000000000036.redb.1"), &bytes).unwrap();
     fs::write(dir.join("quarantine/folder.1/notes"), format!("about {VIN}")).unwrap();
+    // What stayed beside the others, for want of space for the quarantine.
+    fs::write(dir.join("dead-letters/notes.aside.1"), format!("about {VIN}")).unwrap();
+    fs::create_dir_all(dir.join("quarantine.aside.2")).unwrap();
+    fs::write(dir.join("quarantine.aside.2/notes"), format!("about {VIN}")).unwrap();
     assert!(
         holding(&dir, VIN.as_bytes()).len() >= 5,
         "{:?}",

@@ -121,6 +121,12 @@ const CREDENTIAL: &str = "credential:";
 /// Where systemd puts those of the service, for commands that are run beside it.
 const SERVICES_CREDENTIALS: &str = "/run/credentials/waystation.service";
 
+/// Whether a file is a credential of the service, which does not run, and this is not the service.
+pub(super) fn is_of_a_stopped_service(path: &Path) -> bool {
+    let folder = Path::new(SERVICES_CREDENTIALS);
+    path.starts_with(folder) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none() && !folder.exists()
+}
+
 impl Base<'_> {
     pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
         let path = self.whole(field)?;

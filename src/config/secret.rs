@@ -5,6 +5,7 @@
 use std::io;
 use std::path::Path;
 
+use super::checked::is_of_a_stopped_service;
 use super::reader::Field;
 
 /// The secret in a file.
@@ -22,7 +23,11 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
     )
 }
 
-/// The same for a file that the configuration names: a mistake if it cannot be read.
+/// The same for a file that the configuration names: a mistake if it cannot be read. A credential is there only while the
+/// service runs, and what is done to the queue without the service needs none.
 pub(super) fn checked(field: &Field<'_>, path: &Path) -> Option<String> {
-    read(path).map_err(|error| field.mistake(unreadable(path, &error))).ok()
+    match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_of_a_stopped_service(path) => Some(String::new()),
+        read => read.map_err(|error| field.mistake(unreadable(path, &error))).ok(),
+    }
 }

@@ -69,6 +69,10 @@ impl Segments {
         let mut listed = self.lock();
         listed.open = Some((first, 0));
         listed.abandoned = None;
+        // What may have been known of another file of this name.
+        listed.damaged.remove(&first);
+        listed.kept.remove(&first);
+        listed.failures.remove(&first);
         listed.segments.insert(first, 0);
         listed.began.insert(first, began);
         Ok(())
@@ -168,13 +172,19 @@ impl Segments {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         let Some(abandoned) = open.take() else { return Ok(()) };
         let (meta, path) = (abandoned.meta, abandoned.abandon());
-        let first = meta.first;
+        let taken = self.take_stock(meta, &path);
+        // Not before: a reader must not take the file for a sealed one while nobody knows what is in it.
         self.lock().open = None;
-        let (_, end) = segment::settle(&*self.disk, &path)?;
+        taken
+    }
+
+    fn take_stock(&self, meta: Meta, path: &Path) -> Result<(), SegmentsError> {
+        let first = meta.first;
+        let (_, end) = segment::settle(&*self.disk, path)?;
         if end <= first {
-            return self.remove_empty(meta, &path);
+            return self.remove_empty(meta, path);
         }
-        let used = storage::used(&*self.disk, &path)?;
+        let used = storage::used(&*self.disk, path)?;
         let mut listed = self.lock();
         listed.segments.insert(first, used);
         listed.journaled.retain(|chunk| chunk.first >= end);
@@ -215,6 +225,8 @@ impl Segments {
         let mut listed = self.lock();
         listed.segments.remove(&meta.first);
         listed.abandoned = Some(meta);
+        // Another file will have the name: nobody may go on with this one.
+        listed.rewritten += 1;
         drop(listed);
         Ok(storage::remove(&*self.disk, path)?)
     }

@@ -4,7 +4,7 @@
 //! grows, so saving needs no free space. What it says is never ahead of what was confirmed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,11 +96,11 @@ impl CursorFile {
             Err(error) if error.source.kind() == ErrorKind::NotFound => None,
             Err(error) if may_pass(&error.source) => return Err(error.into()),
             Err(error) => {
-                quarantine.take(path, &error.to_string(), None)?;
+                quarantine.take_away(path, &error.to_string(), None)?;
                 None
             }
         };
-        let newest = file.as_deref().and_then(newest);
+        let newest = file.as_deref().map_or(Ok(None), newest).map_err(failed("read", path))?;
         let this = Self {
             disk: Arc::clone(disk),
             path: path.to_owned(),
@@ -114,7 +114,10 @@ impl CursorFile {
     /// What the file says, leaving it as it is.
     pub(crate) fn peek(disk: &dyn Disk, path: &Path) -> Result<Option<Saved>, StorageError> {
         match disk.open(path, Access::Read) {
-            Ok(file) => Ok(newest(&*file).and_then(|(_, saved)| saved)),
+            Ok(file) => {
+                let newest = newest(&*file).map_err(failed("read", path))?;
+                Ok(newest.and_then(|(_, saved)| saved))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("open", path)(error)),
         }
@@ -182,11 +185,13 @@ impl CursorFile {
 }
 
 /// The newest intact slot: its sequence, and its content if that is of a queue.
-fn newest(file: &dyn DiskFile) -> Option<(u64, Option<Saved>)> {
-    let slots = [read_slot(file, 0), read_slot(file, 1)];
+fn newest(file: &dyn DiskFile) -> io::Result<Option<(u64, Option<Saved>)>> {
+    let slots = [read_slot(file, 0)?, read_slot(file, 1)?];
     let damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
     let intact = slots.into_iter().filter_map(Slot::intact);
-    let cursors = intact.max_by_key(|cursors| cursors.sequence)?;
+    let Some(cursors) = intact.max_by_key(|cursors| cursors.sequence) else {
+        return Ok(None);
+    };
     let saved = QueueId::from_slice(&cursors.queue_id).map(|queue| Saved {
         queue,
         committed: cursors.committed,
@@ -198,7 +203,7 @@ fn newest(file: &dyn DiskFile) -> Option<(u64, Option<Saved>)> {
         running: cursors.running_ms,
         optional: cursors.optional.into_iter().collect(),
     });
-    Some((cursors.sequence, saved))
+    Ok(Some((cursors.sequence, saved)))
 }
 
 enum Slot {
@@ -218,13 +223,18 @@ impl Slot {
     }
 }
 
-fn read_slot(file: &dyn DiskFile, slot: u64) -> Slot {
+/// One that cannot be read is read again before it counts as damaged; an error that says nothing about it is one here.
+fn read_slot(file: &dyn DiskFile, slot: u64) -> io::Result<Slot> {
     let mut bytes = vec![0; SLOT];
-    match file.read_at(&mut bytes, slot * SLOT as u64) {
-        Ok(()) if bytes.iter().all(|byte| *byte == 0) => Slot::Empty,
-        Ok(()) => decode(&bytes).map_or(Slot::Damaged, Slot::Intact),
-        Err(_) => Slot::Damaged,
+    for _ in 0..ATTEMPTS {
+        match file.read_at(&mut bytes, slot * SLOT as u64) {
+            Ok(()) if bytes.iter().all(|byte| *byte == 0) => return Ok(Slot::Empty),
+            Ok(()) => return Ok(decode(&bytes).map_or(Slot::Damaged, Slot::Intact)),
+            Err(error) if may_pass(&error) => return Err(error),
+            Err(_) => {}
+        }
     }
+    Ok(Slot::Damaged)
 }
 
 fn decode(slot: &[u8]) -> Option<Cursors> {
@@ -304,8 +314,8 @@ mod tests {
         let (mut file, _) = open(dir.path());
         file.save(&saved(2)).unwrap();
         let raw = file.file().unwrap();
-        assert_eq!(read_slot(&*raw, 1).intact().unwrap().committed, 1);
-        assert_eq!(read_slot(&*raw, 0).intact().unwrap().committed, 2);
+        assert_eq!(read_slot(&*raw, 1).unwrap().intact().unwrap().committed, 1);
+        assert_eq!(read_slot(&*raw, 0).unwrap().intact().unwrap().committed, 2);
     }
 
     #[test]

@@ -136,7 +136,8 @@ impl Eraser<'_> {
         let (mut erased, mut folders) = (0, vec![(dir.to_owned(), 0)]);
         while let Some((dir, depth)) = folders.pop() {
             let entries = match disk.list(&dir) {
-                // A device, a pipe: what is no folder and no file holds nothing.
+                // A file by itself; a device or a pipe holds nothing.
+                Err(error) if depth == 0 && error.kind() == io::ErrorKind::NotADirectory => vec![(dir.clone(), true)],
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                     continue;
                 }

@@ -157,6 +157,11 @@ fn walk_in<T, E: From<InspectError>>(
     if wanted.start > 0 && wanted.start < begin {
         visit(Step::Gone(wanted.start..begin))?;
     }
+    // Of the records' numbers; dead letters have their own.
+    let skipped = match (&saved, span.folder) {
+        (Some(saved), "segments") => saved.skipped.clone(),
+        _ => Vec::new(),
+    };
     let queue = saved
         .map(|saved| saved.queue)
         .or_else(|| files.iter().rev().find_map(|file| Some(file.meta?.queue)));
@@ -171,6 +176,7 @@ fn walk_in<T, E: From<InspectError>>(
         bound: 0,
         // What is in the journal need not be in a segment.
         known: journal.reaches_back(needed.end),
+        skipped,
         numbers: wanted.clone(),
     };
     for (at, file) in files.iter().enumerate() {
@@ -202,6 +208,8 @@ struct Walk<'a, T> {
     bound: u64,
     /// Where the last one's records end at least.
     known: u64,
+    /// Numbers that no record ever had.
+    skipped: Vec<Range<u64>>,
     numbers: Range<u64>,
 }
 
@@ -283,8 +291,14 @@ impl<T> Walk<'_, T> {
         let (Some(queue), Some(_)) = (self.queue, found.end()) else {
             return Ok(());
         };
-        let file = self.disk.open(path, Access::Read).map_err(failed("open", path));
-        let file = file.map_err(InspectError::from)?;
+        if self.end >= self.numbers.end {
+            return Ok(());
+        }
+        let file = match self.disk.open(path, Access::Read) {
+            // A gateway that runs has put it into a segment: it held nothing that is wanted, and that was sealed before.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(failed("open", path)).map_err(InspectError::from)?,
+        };
         while self.end < self.numbers.end {
             let chunks = found.read(&*file, self.end, READ).map_err(failed("read", path));
             let chunks = chunks.map_err(InspectError::from)?;
@@ -339,7 +353,22 @@ impl<T> Walk<'_, T> {
             return Ok(());
         }
         self.end = range.end;
-        visit(Step::Missing(range, why.to_owned()))
+        // Numbers that were passed over stood for nothing.
+        let mut from = range.start;
+        for skipped in self
+            .skipped
+            .iter()
+            .filter(|skipped| skipped.end > range.start && skipped.start < range.end)
+        {
+            if from < skipped.start {
+                visit(Step::Missing(from..skipped.start, why.to_owned()))?;
+            }
+            from = from.max(skipped.end);
+        }
+        match from < range.end {
+            true => visit(Step::Missing(from..range.end, why.to_owned())),
+            false => Ok(()),
+        }
     }
 }
 

@@ -264,7 +264,11 @@ impl Look {
         Ok(Some(SegmentReport {
             path: path.to_owned(),
             first,
-            disk_bytes: storage::used(disk, path)?,
+            // A gateway that runs may just have put it into a segment.
+            disk_bytes: match storage::used(disk, path) {
+                Err(error) if error.source.kind() == ErrorKind::NotFound => 0,
+                used => used?,
+            },
             oldest,
             fault: None,
         }))

@@ -12,6 +12,7 @@ use memchr::memmem;
 
 use super::eraser::{Eraser, Which, open};
 use super::meta::{BEGAN_UNKNOWN, Meta};
+use super::quarantine::Quarantine;
 use super::salvage::Salvage;
 use super::segment::{OpenSegment, SealedSegment};
 use super::segments::{Segments, SegmentsError};
@@ -94,7 +95,20 @@ impl Shared {
         purged.dead_letters = self.erase(&self.dead_letters, eraser, purged)?;
         let segments = &self.segments;
         let dir = segments.quarantine.dir();
-        purged.quarantined = eraser.quarantine(&*segments.disk, dir, &mut purged.removed, &mut purged.left)?;
+        let disk = &*segments.disk;
+        purged.quarantined = eraser.quarantine(disk, dir, &mut purged.removed, &mut purged.left)?;
+        let above = dir.parent().unwrap_or(dir);
+        for dir in [above, &segments.dir, &self.dead_letters.dir] {
+            for (path, _) in disk
+                .list(dir)
+                .map_err(failed("list", dir))
+                .map_err(SegmentsError::from)?
+            {
+                if Quarantine::is_beside(&path) {
+                    purged.quarantined += eraser.quarantine(disk, &path, &mut purged.removed, &mut purged.left)?;
+                }
+            }
+        }
         Ok(())
     }
 

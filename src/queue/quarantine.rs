@@ -11,6 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::storage::{self, Access, Disk, StorageError, failed};
 
+/// Part of the name of what stayed beside the others.
+const BESIDE: &str = ".aside.";
+
 #[derive(Clone)]
 pub(crate) struct Quarantine {
     disk: Arc<dyn Disk>,
@@ -33,7 +36,7 @@ impl Quarantine {
     pub(crate) fn directory(&self, path: &Path) -> Result<(), StorageError> {
         match storage::create_dir(&*self.disk, path) {
             Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
-                self.take(path, "not a directory", None)?;
+                self.take_away(path, "not a directory", None)?;
                 storage::create_dir(&*self.disk, path)
             }
             other => other,
@@ -42,19 +45,50 @@ impl Quarantine {
 
     /// Moves a file or directory here. `lost` are the numbers of the records in it, as far as they are known.
     pub(crate) fn take(&self, path: &Path, reason: &str, lost: Option<(u64, Option<u64>)>) -> Result<(), StorageError> {
-        let target = match self.make(path) {
-            Ok(()) => self.free_name(path),
-            // A full disk has no room for a directory, and that must not keep the daemon from starting.
+        self.directory(&self.dir)?;
+        let target = self.free_name(path);
+        self.rename(path, &target, reason, lost)?;
+        let mut note = target.into_os_string();
+        note.push(".txt");
+        self.write(Path::new(&note), &format!("{reason}\n{}\n", numbers(lost)));
+        Ok(())
+    }
+
+    /// The same for what lies in the way of a start. Where this directory cannot be made, on a full disk, it stays beside
+    /// the others under a name that is nobody's.
+    pub(crate) fn take_away(
+        &self,
+        path: &Path,
+        reason: &str,
+        lost: Option<(u64, Option<u64>)>,
+    ) -> Result<(), StorageError> {
+        let made = match path == self.dir {
+            true => Err(failed("create", path)(ErrorKind::AlreadyExists.into())),
+            false => self.directory(&self.dir),
+        };
+        match made {
+            Ok(()) => self.take(path, reason, lost),
             Err(error) => {
                 tracing::warn!(%error, "what is set aside stays beside the others, under another name");
-                self.beside(path)
+                self.rename(path, &self.beside(path), reason, lost)
             }
-        };
-        let numbers = match lost {
-            Some((first, Some(end))) => format!("it held records {first} to {}", end.saturating_sub(1)),
-            Some((first, None)) => format!("it held records from {first} on, or none"),
-            None => "it held no record of this queue".to_owned(),
-        };
+        }
+    }
+
+    /// Whether a file stayed beside the others.
+    pub(crate) fn is_beside(path: &Path) -> bool {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().contains(BESIDE))
+    }
+
+    fn rename(
+        &self,
+        path: &Path,
+        target: &Path,
+        reason: &str,
+        lost: Option<(u64, Option<u64>)>,
+    ) -> Result<(), StorageError> {
+        let numbers = numbers(lost);
         let (file, moved_to) = (path.display(), target.display());
         match lost {
             // How far it went is known to nobody.
@@ -62,21 +96,9 @@ impl Quarantine {
             // Which records are lost is said by whoever misses them.
             _ => tracing::warn!(%file, %moved_to, reason, "set aside: {numbers}"),
         }
-        match storage::rename(&*self.disk, path, &target) {
-            Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-        let mut note = target.into_os_string();
-        note.push(".txt");
-        self.write(Path::new(&note), &format!("{reason}\n{numbers}\n"));
-        Ok(())
-    }
-
-    /// Makes this directory, unless it is what has to go.
-    fn make(&self, path: &Path) -> Result<(), StorageError> {
-        match path == self.dir {
-            true => Err(failed("create", &self.dir)(ErrorKind::AlreadyExists.into())),
-            false => self.directory(&self.dir),
+        match storage::rename(&*self.disk, path, target) {
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
         }
     }
 
@@ -88,7 +110,10 @@ impl Quarantine {
     /// Where a file goes that cannot go here. In a directory of segments, the next start finds that it is none.
     fn beside(&self, path: &Path) -> PathBuf {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.free(path.parent().unwrap_or(Path::new(".")), &format!("{name}.aside"))
+        self.free(
+            path.parent().unwrap_or(Path::new(".")),
+            &format!("{name}{}", BESIDE.trim_end_matches('.')),
+        )
     }
 
     fn free(&self, dir: &Path, name: &str) -> PathBuf {
@@ -138,6 +163,14 @@ impl Quarantine {
         if let Err(error) = written.and_then(|file| file.write_at(text.as_bytes(), 0)) {
             tracing::warn!(%error, note = %note.display(), "cannot write the note");
         }
+    }
+}
+
+fn numbers(lost: Option<(u64, Option<u64>)>) -> String {
+    match lost {
+        Some((first, Some(end))) => format!("it held records {first} to {}", end.saturating_sub(1)),
+        Some((first, None)) => format!("it held records from {first} on, or none"),
+        None => "it held no record of this queue".to_owned(),
     }
 }
 

@@ -16,8 +16,11 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Ok(()),
+            // Where nobody can say what is there, nothing is made in its place.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
         let above = path.parent().filter(|above| !above.as_os_str().is_empty());
         if let Some(above) = above {

@@ -53,7 +53,12 @@ impl Segments {
                 // Never had a record: it is renamed before its first commit.
                 _ if name.ends_with(".tmp") && is_file => storage::remove(&**disk, &path)?,
                 _ => {
-                    if let Err(error) = quarantine.take(&path, "not a segment of waystation", None) {
+                    let reason = "not a segment of waystation";
+                    let taken = match Quarantine::is_beside(&path) {
+                        true => quarantine.take(&path, reason, None),
+                        false => quarantine.take_away(&path, reason, None),
+                    };
+                    if let Err(error) = taken {
                         tracing::warn!(%error, "what is not a segment stays in its place: it cannot be set aside");
                     }
                 }
@@ -72,7 +77,7 @@ impl Segments {
             let settled = match settle(&**disk, &path) {
                 Ok((meta, _)) if queue.is_some_and(|queue| queue != meta.queue) => {
                     let reason = format!("belongs to queue {}", meta.queue);
-                    quarantine.take(&path, &reason, None)?;
+                    quarantine.take_away(&path, &reason, None)?;
                     continue;
                 }
                 // Nothing is wrong with the file, or with this build's right to judge it: nothing is changed.
@@ -113,7 +118,7 @@ impl Segments {
                     found.insert(first, path);
                     break;
                 }
-                Err(error) => quarantine.take(&path, &error.to_string(), Some((first, None)))?,
+                Err(error) => quarantine.take_away(&path, &error.to_string(), Some((first, None)))?,
             }
         }
         if let Some(queue) = queue {
@@ -138,7 +143,7 @@ impl Segments {
     /// What is in the journal and in no segment becomes a segment of its own.
     fn recover_journal(&self, found: journal::Found, empty: Option<Meta>) -> Result<(), SegmentsError> {
         let (disk, path) = (&*self.disk, self.dir.join(journal::NAME));
-        let set_aside = |reason: &str| self.quarantine.take(&path, reason, Some((self.end(), None)));
+        let set_aside = |reason: &str| self.quarantine.take_away(&path, reason, Some((self.end(), None)));
         if let Some(error) = found.error {
             return Ok(set_aside(&error.to_string())?);
         }
@@ -148,7 +153,7 @@ impl Segments {
         };
         if let Some(other) = found.queue.filter(|other| other != queue) {
             let reason = format!("belongs to queue {other}");
-            return Ok(self.quarantine.take(&path, &reason, None)?);
+            return Ok(self.quarantine.take_away(&path, &reason, None)?);
         }
         let hidden = self.hidden(&found.records);
         let found = found.records.beyond(self.end());
@@ -157,7 +162,7 @@ impl Segments {
             None => storage::remove(disk, &path),
             Some((lacks, last)) => {
                 let reason = format!("a damaged segment has record {last} and lacks {lacks}, which is in here");
-                self.quarantine.take(&path, &reason, Some((lacks, Some(last + 1))))
+                self.quarantine.take_away(&path, &reason, Some((lacks, Some(last + 1))))
             }
         };
         let (Some(first), Some(end)) = (found.first(), found.end()) else {

@@ -219,8 +219,12 @@ impl Writer {
     /// Saves the cursors if they moved, then unlinks what every destination has passed.
     pub(super) fn remove_consumed(&mut self) -> Result<Removed, WriterError> {
         // Before they are saved: they may move on meanwhile, and only what is on the disk counts.
-        let oldest = self.shared.positions.oldest().unwrap_or(self.next);
+        let oldest = self.shared.positions.oldest();
         self.save_cursors(self.next)?;
+        // At a start, before the destinations are known, nobody has passed anything.
+        let Some(oldest) = oldest else {
+            return Ok(Removed::default());
+        };
         Ok(self.shared.segments.remove_below(oldest)?)
     }
 }

@@ -58,10 +58,11 @@ impl Queue {
     ) -> Result<Retried, RetryError> {
         let letters = &self.0.dead_letters;
         let dir = letters.dir.parent().unwrap_or(&letters.dir);
-        let (mut retried, mut done) = (Retried::default(), BTreeSet::new());
+        // In the order in which they are handed in, as they are counted.
+        let (mut retried, mut handed) = (Retried::default(), Vec::new());
         let mut submitter = self.submitter();
         let mut last = None;
-        walk_dead_letters_on(&*letters.disk, dir, end, |step| -> Result<(), RetryError> {
+        let walked = walk_dead_letters_on(&*letters.disk, dir, end, |step| -> Result<(), RetryError> {
             let Step::Found((number, letter)) = step else {
                 return Ok(());
             };
@@ -71,16 +72,18 @@ impl Queue {
             match self.record_of(letter) {
                 Some(record) => {
                     last = Some(runtime.block_on(submitter.submit(Item::Record(record)))?);
-                    done.insert(number);
+                    handed.push(number);
                 }
                 None => retried.stay += 1,
             }
             Ok(())
-        })?;
-        if let Some(last) = last {
-            runtime.block_on(submitter.advanced(last))?;
-        }
+        });
+        let settled = last.map_or(Ok(0), |last| runtime.block_on(submitter.advanced(last)));
+        // Those that are records again are letters no longer, whatever became of the others.
+        let done = handed.into_iter().take(submitter.committed() as usize).collect();
         retried.records = self.0.erase_letters(&done).map_err(RetryError::Erase)?;
+        walked?;
+        settled?;
         Ok(retried)
     }
 

@@ -246,9 +246,11 @@ impl Writer {
         let letters = self.dead_letters.close();
         self.stays_in_journal(letters)?;
         let end = self.next;
-        let oldest = self.shared.positions.oldest().unwrap_or(end);
+        let oldest = self.shared.positions.oldest();
         self.save(end)?;
-        self.shared.segments.remove_below(oldest)?;
+        if let Some(oldest) = oldest {
+            self.shared.segments.remove_below(oldest)?;
+        }
         Ok(())
     }
 
