@@ -129,7 +129,9 @@ fn every_default_that_the_example_shows_is_the_default() {
         5,
         "{written:?}"
     );
-    let (written, left_out) = (parsed(&written.join("\n")).unwrap(), parsed(&text).unwrap());
+    let (mut written, mut left_out) = (parsed(&written.join("\n")).unwrap(), parsed(&text).unwrap());
+    // Which keys are there is the one difference that there may be.
+    (written.named, left_out.named) = (Vec::new(), Vec::new());
     assert_eq!(format!("{written:?}"), format!("{left_out:?}"));
 }
 
