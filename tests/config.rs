@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use waystation::config::{Config, ConfigError, DestinationKind, MqttLayout, WhenFull, load, parse};
+use waystation::config::{Config, ConfigError, DestinationKind, MqttLayout, WhenFull, load, load_for_queue, parse};
 
 /// A configuration with nothing wrong, in which tests replace lines. Line numbers below count on its layout.
 const GOOD: &str = r#"[listener]
@@ -213,16 +213,15 @@ fn a_credential_is_found_where_systemd_puts_it() {
     let expected = "/run/credentials/waystation.service/key";
     assert_eq!(config.listener.private_key, Path::new(expected));
     // Not there while the service is not running, when the queue may have to be looked after all the same.
-    let config = with(
-        "topic_base",
-        "username = \"u\"\npassword_file = \"credential:mqtt\"\ntopic_base",
-    );
-    assert_eq!(mqtt(&config).credentials, Some(("u".to_owned(), String::new())));
-    let missing = said(
-        "topic_base",
-        "username = \"u\"\npassword_file = \"/nowhere/mqtt\"\ntopic_base",
-    );
-    assert!(missing.contains("cannot read /nowhere/mqtt"), "{missing}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    for (file, spared) in [("credential:mqtt", true), ("/nowhere/mqtt", false)] {
+        let lines = format!("username = \"u\"\npassword_file = \"{file}\"\ntopic_base");
+        assert!(said("topic_base", &lines).contains("/mqtt: No such file"));
+        fs::write(&path, GOOD.replace("topic_base", &lines)).unwrap();
+        assert!(load(&path).is_err());
+        assert_eq!(load_for_queue(&path).is_ok(), spared, "{file}");
+    }
     assert_eq!(
         said("\"tls/server.key\"", "\"credential:a/b\""),
         "config.toml:4: listener.private_key: \"credential:a/b\" is not a credential; write \"credential:NAME\", with the name \

@@ -207,3 +207,13 @@ fn two_destinations_at_one_address_are_a_mistake() {
         config(dir.path(), &both("tcp://127.0.0.1:5285"));
     }
 }
+
+#[test]
+fn a_key_that_begins_with_a_brace_is_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let braced = || Some(CurveKeypair::generate().secret.to_z85()).filter(|key| key.starts_with('{'));
+    let key = std::iter::repeat_with(braced).flatten().next().unwrap();
+    fs::write(dir.path().join("key"), format!("{key}\n")).unwrap();
+    let config = config(dir.path(), "bind = \"tcp://127.0.0.1:5284\"\nserver_key_file = \"key\"");
+    assert!(destination::build(&config.destinations[0], "queue").is_ok());
+}

@@ -234,6 +234,27 @@ async fn a_full_disk_without_a_quarantine_keeps_nothing_from_starting() {
 }
 
 #[tokio::test]
+async fn a_segment_of_which_nothing_is_left_holds_up_nobody_on_a_full_disk() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    store(&mut queue.submitter(), &mut writer, 0..60, LARGE);
+    writer.finish().unwrap();
+    let mut state = disk.die();
+    let second = names(&state, "segments")[1]
+        .trim_end_matches(".redb")
+        .parse::<u64>()
+        .unwrap();
+    state.put(&segment(0), &[7; 20_000]);
+    let disk = SimDisk::new(state);
+    disk.set_capacity(Some(disk.used()));
+    let (queue, _writer) = open(&disk);
+    assert_eq!(read(&queue, "a").await, texts(second..60));
+    assert_eq!(queue.snapshot().lost, second);
+    let left = names(&disk.state(), "segments");
+    assert!(left.iter().any(|name| name.contains(".aside.")), "{left:?}");
+}
+
+#[tokio::test]
 async fn a_file_in_the_place_of_the_quarantine_makes_way() {
     let disk = SimDisk::new(State::default());
     let (queue, mut writer) = open(&disk);

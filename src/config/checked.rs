@@ -76,21 +76,35 @@ fn shown(path: &Path, mistakes: &[Mistake]) -> String {
 
 /// Reads and checks a configuration file.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+    checked(&read(path)?, path, true)
+}
+
+/// The same for who delivers nothing: secrets that are credentials of the service are there only while that runs, and may
+/// be missing.
+pub fn load_for_queue(path: &Path) -> Result<Config, ConfigError> {
+    checked(&read(path)?, path, false)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
-    })?;
-    parse(&text, path)
+    })
 }
 
 /// Checks the text of a configuration file. Its path is where relative paths in it start, and is named in errors.
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    checked(text, path, true)
+}
+
+fn checked(text: &str, path: &Path, delivers: bool) -> Result<Config, ConfigError> {
     let document = Document::new(text);
     let config = document.parse().and_then(|entries| {
         let named = RefCell::default();
         let base = Base {
             dir: path.parent().unwrap_or(Path::new("")),
             named: &named,
+            delivers,
         };
         let config = config(&document.root(&entries), base);
         config.map(|config| Config {
@@ -114,6 +128,8 @@ pub(super) struct Base<'p> {
     /// What relative ones start in: the configuration file's own directory.
     dir: &'p Path,
     named: &'p RefCell<Vec<(String, PathBuf)>>,
+    /// Whether secrets have to be there.
+    delivers: bool,
 }
 
 /// What a path begins with that is the name of a credential which systemd hands to the service (`LoadCredential=`).
@@ -121,17 +137,16 @@ const CREDENTIAL: &str = "credential:";
 /// Where systemd puts those of the service, for commands that are run beside it.
 const SERVICES_CREDENTIALS: &str = "/run/credentials/waystation.service";
 
-/// Whether a file is a credential of the service, which does not run, and this is not the service.
-pub(super) fn is_of_a_stopped_service(path: &Path) -> bool {
-    let folder = Path::new(SERVICES_CREDENTIALS);
-    path.starts_with(folder) && std::env::var_os("CREDENTIALS_DIRECTORY").is_none() && !folder.exists()
-}
-
 impl Base<'_> {
     pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
         let path = self.whole(field)?;
         self.named.borrow_mut().push((field.key().to_owned(), path.clone()));
         Some(path)
+    }
+
+    /// Whether a file may be missing: a credential of the service, for who does without.
+    pub(super) fn spares(self, path: &Path) -> bool {
+        !self.delivers && path.starts_with(SERVICES_CREDENTIALS)
     }
 
     fn whole(self, field: &Field<'_>) -> Option<PathBuf> {

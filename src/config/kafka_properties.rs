@@ -231,7 +231,7 @@ pub(super) fn secret_files(
             field.mistake(format_args!("{property} is there too; leave one of the two"));
         }
         let path = base.path(&field)?;
-        secret::checked(&field, &path)?;
+        secret::checked(&field, &path, base)?;
         files.insert(property.to_owned(), path);
     }
     Some(files)

@@ -324,7 +324,7 @@ fn credentials(table: &Table<'_>, base: Base<'_>) -> Option<Option<(String, Stri
     }
     let password = match (&password, &file) {
         (Some(field), _) => field.secret(),
-        (None, Some(field)) => base.path(field).and_then(|path| secret::checked(field, &path)),
+        (None, Some(field)) => base.path(field).and_then(|path| secret::checked(field, &path, base)),
         (None, None) => Some(String::new()),
     };
     match username {

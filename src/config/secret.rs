@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::checked::is_of_a_stopped_service;
+use super::checked::Base;
 use super::reader::Field;
 
 /// The secret in a file.
@@ -23,11 +23,10 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
     )
 }
 
-/// The same for a file that the configuration names: a mistake if it cannot be read. A credential is there only while the
-/// service runs, and what is done to the queue without the service needs none.
-pub(super) fn checked(field: &Field<'_>, path: &Path) -> Option<String> {
+/// The same for a file that the configuration names: a mistake if it cannot be read, unless it may be missing.
+pub(super) fn checked(field: &Field<'_>, path: &Path, base: Base<'_>) -> Option<String> {
     match read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_of_a_stopped_service(path) => Some(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && base.spares(path) => Some(String::new()),
         read => read.map_err(|error| field.mistake(unreadable(path, &error))).ok(),
     }
 }

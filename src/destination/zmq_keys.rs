@@ -34,6 +34,9 @@ struct KeyPair {
     public: String,
 }
 
+/// Characters of a key.
+const Z85: usize = 40;
+
 fn secret_key(path: &Path) -> Result<CurveSecretKey, String> {
     let text = read(path)?;
     let wrong = |what: &str| {
@@ -42,7 +45,9 @@ fn secret_key(path: &Path) -> Result<CurveSecretKey, String> {
             path.display()
         )
     };
-    let (secret, public) = match text.trim_start().starts_with('{') {
+    // A brace is one of the characters of Z85 too.
+    let is_pair = text.trim_start().starts_with('{') && text.trim().len() != Z85;
+    let (secret, public) = match is_pair {
         false => (text.trim().to_owned(), None),
         true => {
             let pair: KeyPair = serde_json::from_str(&text).map_err(|error| {

@@ -154,7 +154,12 @@ impl<'a> Transfer<'a> {
                         self.read_end = batch.end;
                         reading = read(reader);
                     }
-                    Err(error) => return End::Lost(format!("the queue cannot be read: {error}")),
+                    // Not before what is on its way has been answered: each try would send that again.
+                    Err(error) => {
+                        ending = Some(End::Lost(format!("the queue cannot be read: {error}")));
+                        give_up_at = Instant::now() + SETTLE_SILENCE;
+                        hold_until = give_up_at;
+                    }
                 },
             }
         }

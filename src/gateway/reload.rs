@@ -82,6 +82,15 @@ impl Reloader {
             }
         }
         self.live = self.running(&new).cloned().collect();
+        for waits in self
+            .live
+            .iter()
+            .filter(|one| !staying.iter().any(|stays| stays.name == one.name))
+        {
+            if let Err(error) = self.refresh_one(waits) {
+                tracing::error!("{error}");
+            }
+        }
         self.current.listener = self.with_files_of(&new.listener);
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),
@@ -120,19 +129,22 @@ impl Reloader {
             Err(error) => errors.push(error.to_string()),
         }
         for destination in &self.live {
-            let rules = destinations::rules(&self.current.routes, std::slice::from_ref(destination));
-            match (rules, self.rulers.get(&destination.name)) {
-                (Ok(rules), Some(ruler)) => rules
-                    .into_iter()
-                    .for_each(|rules| drop(ruler.send_replace(Arc::new(rules)))),
-                (Ok(_), None) => {}
-                (Err(error), _) => errors.push(error.to_string()),
-            }
+            errors.extend(self.refresh_one(destination).err().map(|error| error.to_string()));
         }
         match errors.is_empty() {
             true => Ok(()),
             false => Err(errors.join("\n")),
         }
+    }
+
+    fn refresh_one(&self, destination: &config::Destination) -> Result<(), DestinationErrors> {
+        let rules = destinations::rules(&self.current.routes, std::slice::from_ref(destination))?;
+        if let Some(ruler) = self.rulers.get(&destination.name) {
+            for rules in rules {
+                ruler.send_replace(Arc::new(rules));
+            }
+        }
+        Ok(())
     }
 
     /// The listener in force, with another one's files.

@@ -82,13 +82,13 @@ impl CursorFile {
         path: &Path,
         quarantine: &Quarantine,
     ) -> Result<(Self, Option<Saved>), CursorError> {
-        let mut opened = storage::open_after_crash(&**disk, path);
+        let mut opened = storage::open_after_crash(&**disk, path, Access::Write);
         for _ in 1..ATTEMPTS {
             if opened
                 .as_ref()
                 .is_err_and(|error| error.source.kind() != ErrorKind::NotFound)
             {
-                opened = storage::open_after_crash(&**disk, path);
+                opened = storage::open_after_crash(&**disk, path, Access::Write);
             }
         }
         let file = match opened {

@@ -47,32 +47,31 @@ impl Quarantine {
     pub(crate) fn take(&self, path: &Path, reason: &str, lost: Option<(u64, Option<u64>)>) -> Result<(), StorageError> {
         self.directory(&self.dir)?;
         let target = self.free_name(path);
-        self.rename(path, &target, reason, lost)?;
+        if !self.rename(path, &target, reason, lost)? {
+            return Ok(());
+        }
         let mut note = target.into_os_string();
         note.push(".txt");
         self.write(Path::new(&note), &format!("{reason}\n{}\n", numbers(lost)));
         Ok(())
     }
 
-    /// The same for what lies in the way of a start. Where this directory cannot be made, on a full disk, it stays beside
-    /// the others under a name that is nobody's.
+    /// The same for what lies in the way of a start or of delivery. Where it cannot be moved here, on a full disk, it stays
+    /// beside the others under a name that is nobody's.
     pub(crate) fn take_away(
         &self,
         path: &Path,
         reason: &str,
         lost: Option<(u64, Option<u64>)>,
     ) -> Result<(), StorageError> {
-        let made = match path == self.dir {
+        let taken = match path == self.dir {
             true => Err(failed("create", path)(ErrorKind::AlreadyExists.into())),
-            false => self.directory(&self.dir),
+            false => self.take(path, reason, lost),
         };
-        match made {
-            Ok(()) => self.take(path, reason, lost),
-            Err(error) => {
-                tracing::warn!(%error, "what is set aside stays beside the others, under another name");
-                self.rename(path, &self.beside(path), reason, lost)
-            }
-        }
+        taken.or_else(|error| {
+            tracing::warn!(%error, "what is set aside stays beside the others, under another name");
+            self.rename(path, &self.beside(path), reason, lost).map(drop)
+        })
     }
 
     /// Whether a file stayed beside the others.
@@ -81,13 +80,14 @@ impl Quarantine {
             .is_some_and(|name| name.to_string_lossy().contains(BESIDE))
     }
 
+    /// Whether there was something.
     fn rename(
         &self,
         path: &Path,
         target: &Path,
         reason: &str,
         lost: Option<(u64, Option<u64>)>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let numbers = numbers(lost);
         let (file, moved_to) = (path.display(), target.display());
         match lost {
@@ -97,8 +97,8 @@ impl Quarantine {
             _ => tracing::warn!(%file, %moved_to, reason, "set aside: {numbers}"),
         }
         match storage::rename(&*self.disk, path, target) {
-            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(()),
-            other => other,
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true),
         }
     }
 

@@ -26,7 +26,11 @@ impl Disk for RealDisk {
         if let Some(above) = above {
             self.create_dir(above)?;
         }
-        fs::create_dir(path)?;
+        match fs::create_dir(path) {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+            made => made?,
+        }
         give_to_owner(path, above);
         self.sync_dir(above.unwrap_or(Path::new(".")))
     }

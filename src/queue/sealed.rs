@@ -281,7 +281,7 @@ impl Segments {
         };
         let taken = self
             .quarantine
-            .take(&self.path(first), &error.to_string(), Some((first, Some(end))));
+            .take_away(&self.path(first), &error.to_string(), Some((first, Some(end))));
         // What could not be set aside is still there, and no cursor may pass it.
         taken.inspect_err(|_| self.lock().segments.extend([(first, bytes)]))?;
         let mut listed = self.lock();

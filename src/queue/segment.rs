@@ -292,7 +292,7 @@ impl SealedSegment {
 /// Settles a segment that was open when its process ended, or that a write to failed: what the disk has of it is made
 /// durable and read through. Returns its meta and one more than its last number; fails if not every record is intact.
 pub(crate) fn settle(disk: &dyn Disk, path: &Path) -> Result<(Meta, u64), SegmentError> {
-    let sealed = SealedSegment::of(storage::open_after_crash(disk, path)?, path)?;
+    let sealed = SealedSegment::of(storage::open_after_crash(disk, path, Access::Read)?, path)?;
     if path.file_name() != Some(file_name(sealed.meta.first).as_ref()) {
         return Err(damaged(path, format!("holds records from {} on", sealed.meta.first)));
     }

@@ -124,8 +124,12 @@ pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
 }
 
 /// Opens a file that may hold what never reached the disk, and shows what did.
-pub(crate) fn open_after_crash(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, StorageError> {
-    let file = disk.open(path, Access::Write).map_err(failed("open", path))?;
+pub(crate) fn open_after_crash(
+    disk: &dyn Disk,
+    path: &Path,
+    access: Access,
+) -> Result<Arc<dyn DiskFile>, StorageError> {
+    let file = disk.open(path, access).map_err(failed("open", path))?;
     file.sync().map_err(failed("sync", path))?;
     file.forget().map_err(failed("drop the cache of", path))?;
     Ok(file)

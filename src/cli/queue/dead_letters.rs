@@ -131,7 +131,7 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
             serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?
         }
         false => {
-            let mut config = config::load(&chosen.source.config.config)?;
+            let mut config = config::load_for_queue(&chosen.source.config.config)?;
             config.queue.path = dir;
             let (queue, writer) = super::open(&config)?;
             let retried = control::runtime()?.block_on(queue.retry(numbers));

@@ -49,7 +49,7 @@ fn how_far(done: u64) -> String {
 const PIECE: usize = 256 << 10;
 
 pub(super) fn run(args: &ImportArgs) -> Result<(), QueueError> {
-    let mut config = config::load(&args.config.config)?;
+    let mut config = config::load_for_queue(&args.config.config)?;
     let runtime = control::runtime()?;
     if Queue::in_use(&config.queue.path).map_err(InspectError::from)? {
         return each(args, |file, skip| runtime.block_on(ask(&config.queue.path, file, skip)));

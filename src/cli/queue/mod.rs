@@ -74,7 +74,7 @@ impl QueueSource {
     fn dir(&self) -> Result<PathBuf, ConfigError> {
         match &self.path {
             Some(path) => Ok(path.clone()),
-            None => Ok(config::load(&self.config.config)?.queue.path),
+            None => Ok(config::load_for_queue(&self.config.config)?.queue.path),
         }
     }
 }
@@ -185,7 +185,7 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
         Command::Purge(args) => purge::run(&args),
         Command::DeadLetters(args) => dead_letters::run(&args),
         Command::Forget { destination, config } => {
-            let config = config::load(&config.config)?;
+            let config = config::load_for_queue(&config.config)?;
             if config
                 .destinations
                 .iter()
@@ -216,7 +216,7 @@ fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), Queu
     let (path, max_bytes) = match &args.source.path {
         Some(path) => (path.clone(), None),
         None => {
-            let config = config::load(&args.source.config.config)?;
+            let config = config::load_for_queue(&args.source.config.config)?;
             (config.queue.path, Some(config.queue.max_bytes))
         }
     };

@@ -21,7 +21,7 @@ pub(super) struct PurgeArgs {
 }
 
 pub(super) fn run(args: &PurgeArgs) -> Result<(), QueueError> {
-    let config = config::load(&args.config.config)?;
+    let config = config::load_for_queue(&args.config.config)?;
     let path = &config.queue.path;
     let purged = match Queue::in_use(path).map_err(InspectError::from)? {
         true => {
