@@ -119,7 +119,16 @@ fn explained(argument: &clap::Arg) -> String {
         .iter()
         .map(|value| value.to_string_lossy())
         .collect();
-    if argument.get_action().takes_values() && !defaults.is_empty() {
+    let possible: Vec<_> = argument
+        .get_possible_values()
+        .iter()
+        .map(|value| value.get_name().to_owned())
+        .collect();
+    if argument.get_action().takes_values() && !possible.is_empty() {
+        write!(told, ": {}", possible.join(", ")).unwrap();
+    }
+    let shown = argument.get_action().takes_values() && !argument.is_hide_default_value_set();
+    if shown && !defaults.is_empty() {
         write!(told, " [default: {}]", defaults.join(" ")).unwrap();
     }
     told

@@ -93,7 +93,7 @@ complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from import" -l skip -d 'Pass over so many records of the first file: those that an import which was interrupted has done' -r
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help'
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -s c -l config -d 'Configuration file' -r -F
-complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -l vin -d 'The vehicle. Its later records are taken like any other\'s: take it out of listener.allow_vins, or its configuration, first' -r
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -l vin -d 'The vehicle. Its later records are taken like any other\'s: take it out of listener.allow_vins and restart, or change its own configuration, first' -r
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -l json -d 'Print JSON'
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -s h -l help -d 'Print help'
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -s h -l help -d 'Print help'

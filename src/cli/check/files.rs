@@ -118,7 +118,7 @@ pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
         }
         if let Some(obstacle) = user.obstacle(&path) {
             findings.bad(format!(
-                "{key}: {} cannot be read by the user {SERVICE}: {obstacle}; chgrp it to {SERVICE} with g+r (directories g+x), or hand it over with LoadCredential= in the unit and name it \"credential:NAME\"",
+                "{key}: {} cannot be read by the user {SERVICE}: {obstacle}; chown it to {SERVICE} (a secret with mode 0400; its group may be shared by subscribers), or hand it over with LoadCredential= in the unit and name it \"credential:NAME\"",
                 path.display()
             ));
         }

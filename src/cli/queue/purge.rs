@@ -11,8 +11,8 @@ use crate::queue::{InspectError, Purged, Queue};
 pub(super) struct PurgeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The vehicle. Its later records are taken like any other's: take it out of listener.allow_vins, or its
-    /// configuration, first
+    /// The vehicle. Its later records are taken like any other's: take it out of listener.allow_vins and
+    /// restart, or change its own configuration, first
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     vin: String,
     /// Print JSON
