@@ -82,7 +82,7 @@ fn written() -> u64 {
 }
 
 fn bytes() {
-    println!("device bytes per payload byte, 16 MB of {PAYLOAD}-byte records");
+    println!("bytes written to files per payload byte, 16 MB of {PAYLOAD}-byte records");
     for records in [1, 10, 100, 1000] {
         let records = batch(records);
         let figures = LAYOUTS.map(|(name, layout)| {

@@ -8,6 +8,7 @@
 # what `cargo test` compiled is used again; the number compares with itself and with nothing else. --keep writes it to
 # benches/instructions.txt. Exit code 4: it has grown by more than 5 % and nobody said so.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 kept=benches/instructions.txt
@@ -16,14 +17,15 @@ need_cargo
 # Its own folder would have all dependencies compiled again.
 CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo build --locked --quiet --bin waystation
 work=$(mktemp -d)
-gateway=''
-trap '[ -z "$gateway" ] || kill -9 "$gateway" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'rm -rf "$work"' EXIT
 cp target/debug/waystation "$work/waystation"
 "$work/waystation" pki --out "$work/pki" --vehicles 10 >/dev/null
 
 # count RECORDS : instructions of a gateway that takes so many of each of ten vehicles and ends.
 count() {
-    local dir port=$((20000 + RANDOM % 20000))
+    local dir gateway='' port=$((20000 + RANDOM % 20000)) counted
+    # This runs in a shell of its own, which ends with whatever fails here.
+    trap '[ -z "$gateway" ] || kill -9 "$gateway" 2>/dev/null || true' EXIT
     dir=$(mktemp -d "$work/XXXX")
     cat >"$dir/config.toml" <<END
 [listener]
@@ -56,7 +58,9 @@ END
     kill "$gateway"
     wait "$gateway" || { cat "$dir/said" >&2 && exit 1; }
     gateway=''
-    sed -n 's/.*Collected : //p' "$dir/log"
+    counted=$(sed -n 's/.*Collected : //p' "$dir/log")
+    [ "${counted:-0}" -gt 0 ] || { cat "$dir/log" >&2 && echo "instructions.sh: valgrind has counted nothing" >&2 && exit 1; }
+    echo "$counted"
 }
 
 # The least of several: what a commit costs is shared by the records that happen to come with it.
@@ -65,14 +69,16 @@ for _ in 1 2 3; do
     few=$(count 100)
     many=$(count 2100)
     this=$(((many - few) / 20000))
+    [ "$this" -gt 0 ] || { echo "instructions.sh: $many for many records and $few for few cannot be" >&2 && exit 1; }
     [ -n "$record" ] && [ "$record" -le "$this" ] || record=$this
 done
-before=$(cat "$kept" 2>/dev/null || echo "$record")
-change=$(awk -v now="$record" -v before="$before" 'BEGIN { printf "%+.1f", (now / before - 1) * 100 }')
-echo "instructions a record: $record ($change % of the $before that are kept)"
 if [ "${1:-}" = --keep ]; then
     echo "$record" >"$kept"
-elif awk -v change="$change" 'BEGIN { exit !(change > 5) }'; then
+fi
+before=$(cat "$kept") || { echo "instructions.sh: $kept is missing; make it with --keep" >&2 && exit 1; }
+change=$(awk -v now="$record" -v before="$before" 'BEGIN { printf "%+.1f", (now / before - 1) * 100 }')
+echo "instructions a record: $record ($change % of the $before that are kept)"
+if awk -v change="$change" 'BEGIN { exit !(change > 5) }'; then
     echo "instructions.sh: more than 5 % more; if it has to be, say why in the commit and keep it: scripts/instructions.sh --keep" >&2
     exit 4
 fi

@@ -21,7 +21,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use daemon::{Daemon, free_port, wait_for};
-use files::{daemon, lines, send, v};
+use files::{daemon, lines, numbered, send, txids, v};
 use mosquitto::{Mosquitto, Subscriber};
 use prost::Message;
 use serde_json::Value as Json;
@@ -223,4 +223,25 @@ fn a_list_that_is_not_there_is_named_and_nothing_starts() {
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     fs::write(daemon.path("private"), "").unwrap();
     daemon.start();
+}
+
+/// As logrotate does, with and without keeping the old one.
+#[test]
+fn a_file_that_is_rotated_or_removed_is_made_anew() {
+    let mut daemon = daemon(1, "", &[("all", "")]);
+    daemon.start();
+    let (path, old) = (daemon.path("all.jsonl"), daemon.path("all.jsonl.1"));
+    let deliver = |from, to| {
+        send(&daemon, 0, &numbered(from, to));
+        daemon.wait_drained("all", SOME);
+        txids(&daemon, "all")
+    };
+    assert_eq!(deliver(0, 2), ["0", "1"]);
+    fs::rename(&path, &old).unwrap();
+    assert_eq!(deliver(2, 4), ["2", "3"]);
+    assert_eq!(fs::read_to_string(&old).unwrap().lines().count(), 2);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(deliver(4, 5), ["4"]);
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
 }

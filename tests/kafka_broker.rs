@@ -15,6 +15,7 @@ mod kcat;
 #[path = "support/proxy.rs"]
 mod proxy;
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,7 @@ struct Load {
 impl Load {
     fn new(daemon: &Daemon) -> Self {
         let stop = CancellationToken::new();
-        let fleet = daemon.drive_until(&stop, VEHICLES, 40.0);
+        let fleet = daemon.drive_until(&stop, VEHICLES, 40.0, &Arc::default());
         Self { stop, fleet }
     }
 

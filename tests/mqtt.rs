@@ -5,6 +5,8 @@
 mod daemon;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/raw.rs"]
 mod raw;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 use daemon::{Daemon, wait_for};
 use mosquitto::{Mosquitto, Subscriber};
 use prost::Message;
+use proxy::Proxy;
 use waystation::cli::simulate::Live;
 use waystation::record::proto::vehicle_data::Payload;
 
@@ -148,15 +151,23 @@ fn retained_values_are_there_for_who_comes_later() {
 fn a_broker_that_cannot_be_reached_at_the_start_gets_everything_later() {
     for more in ["", "protocol = \"3.1.1\"", "qos = 0"] {
         let mut broker = Mosquitto::new();
-        let mut daemon = configured(broker.port, &format!("layout = \"records\"\n{more}"));
+        broker.start();
+        let subscriber = Subscriber::new(broker.port, "telemetry/#");
+        // Closed: it cannot be reached.
+        let proxy = Proxy::new(broker.port);
+        let mut daemon = configured(proxy.port, &format!("layout = \"records\"\n{more}"));
         daemon.start();
         let live = Arc::new(Live::default());
         daemon.drive(1, 50, 0.0, &live).join().unwrap();
         assert_eq!(live.totals().2, 50, "acknowledged without any upstream");
-        broker.start();
+        wait_for("it has been tried", LONG, || {
+            daemon.log().contains("delivery interrupted")
+        });
+        assert_eq!(subscriber.count(), 0);
+        proxy.open();
         // With the two connectivity records, the second of which comes when the vehicle has gone.
         wait_for("all are confirmed", LONG, || daemon.figure("home", "confirmed") == 52);
-        assert!(daemon.log().contains("delivery interrupted"));
+        wait_for("all have arrived", LONG, || subscriber.count() >= 52);
     }
 }
 

@@ -166,14 +166,20 @@ fn a_wrong_password_is_explained_and_costs_nothing() {
         let credentials = format!("protocol = \"{protocol}\"\nusername = \"gateway\"\npassword = \"wrong\"");
         let mut daemon = configured(broker.port, &credentials);
         daemon.start();
-        drive(&daemon, 10);
+        let subscriber = Subscriber::with(broker.port, "fleet/#", &["-u", "gateway", "-P", "right"]);
+        let tallies = drive(&daemon, 10);
         wait_error(&daemon, "check username and password_file");
         assert_eq!(daemon.figure("broker", "confirmed"), 0);
         daemon.terminate();
         daemon.edit("\"wrong\"", "\"right\"");
         daemon.start();
         daemon.wait_drained("broker", LONG);
-        assert_eq!(daemon.figure("broker", "backlog"), 0);
+        assert_eq!(daemon.figure("broker", "refused"), 0);
+        let sent: usize = tallies.iter().map(|vehicle| vehicle.acked.len()).sum();
+        // With what the gateway says of each connection.
+        wait_for("all has arrived", LONG, || {
+            subscriber.count() >= sent + 2 * tallies.len()
+        });
     }
 }
 

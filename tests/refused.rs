@@ -11,12 +11,14 @@ mod kafka;
 #[path = "support/raw.rs"]
 mod raw;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::{Daemon, wait_for};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use waystation::cli::simulate::Live;
+use waystation::queue::{InspectError, Step, walk_dead_letters};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -82,12 +84,34 @@ fn a_record_that_is_refused_alone_is_kept_as_a_dead_letter_and_the_rest_goes_on(
         reading.account(&tallies).delivered >= 2000 - refused
     });
     let account = reading.account(&tallies);
-    assert!(account.lost <= refused && account.out_of_order == 0, "{account:?}");
+    assert_eq!(account.out_of_order, 0, "{account:?}");
     assert!(dead_letter_files(&daemon) > 0);
     assert!(daemon.log().contains("record refused for good"));
     assert!(daemon.metrics().contains(&format!(
         "waystation_dead_letters_total{{destination=\"cloud\"}} {refused}"
     )));
+    // What did not arrive is among the dead letters, each of it.
+    daemon.terminate();
+    let mut letters = BTreeSet::new();
+    walk_dead_letters::<InspectError>(&daemon.path("queue"), u64::MAX, |step| {
+        if let Step::Found((_, letter)) = step {
+            letters.insert(String::from_utf8_lossy(&letter.txid).into_owned());
+        }
+        Ok(())
+    })
+    .unwrap();
+    let arrived: BTreeSet<_> = reading
+        .messages()
+        .iter()
+        .map(|message| message.header("txid"))
+        .collect();
+    let acked = tallies
+        .iter()
+        .flat_map(|vehicle| vehicle.acked.iter().map(|number| format!("{}-{number}", vehicle.vin)));
+    let lost: Vec<_> = acked
+        .filter(|txid| !arrived.contains(txid) && !letters.contains(txid))
+        .collect();
+    assert_eq!((lost, letters.len()), (Vec::<String>::new(), refused));
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn the_authorities_of_real_vehicles_load_and_the_expired_one_is_named() {
             )
         }
         None => {
+            eprintln!("not run with the real authorities: WAYSTATION_VEHICLE_CA_DIR names a folder with their files");
             // Without the real ones: the same kinds of key, and one that has expired.
             let mut params = authority_params("Tesla Issuing CA");
             params.not_after = date_time_ymd(2025, 5, 6);
@@ -51,8 +52,8 @@ fn the_authorities_of_real_vehicles_load_and_the_expired_one_is_named() {
         }
     };
     let warnings = gateway.warnings();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains(expired), "{warnings:?}");
+    // Others expire later.
+    assert!(warnings.iter().any(|warning| warning.contains(expired)), "{warnings:?}");
 }
 
 #[test]

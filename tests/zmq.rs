@@ -142,9 +142,20 @@ fn a_pause_costs_its_subscribers_nothing() {
     let subscriber = Subscriber::new(&bind, "fleet_", &[]);
     subscriber.wait_event("HANDSHAKE_SUCCEEDED");
     let live = Arc::new(Live::default());
+    let mut drives = 0;
     wait_for("it is subscribed", LONG, || {
+        drives += 1;
         daemon.drive(1, 1, 0.0, &live).join().unwrap();
         !subscriber.messages().is_empty()
+    });
+    // The last of each comes when the vehicle has gone.
+    wait_for("all of these are sent", LONG, || {
+        daemon.figure("feed", "confirmed") == 3 * drives
+    });
+    let mut had = 0;
+    wait_for("and have arrived", LONG, || {
+        std::thread::sleep(Duration::from_millis(300));
+        std::mem::replace(&mut had, subscriber.messages().len()) == had
     });
     daemon.edit("[destinations.feed]", "[destinations.feed]\npause = true");
     daemon.reload();
@@ -264,7 +275,7 @@ fn a_subscriber_that_has_stopped_costs_bounded_memory_and_delays_nobody() {
     for first in (0..RECORDS).step_by(AT_ONCE as usize) {
         flood(&daemon, first..first + AT_ONCE);
         wait_for("the subscriber that reads has each of them", LONG, || {
-            live.summary() == had + first + AT_ONCE
+            live.summary() >= had + first + AT_ONCE
         });
         // By then the tail, the caches and the stopped one's queue are as large as they get.
         if first == RECORDS / 10 {

@@ -158,12 +158,12 @@ async fn drive(load: &Load) -> Loaded {
     }
 }
 
-/// Milliseconds, of microseconds.
+/// Milliseconds, of microseconds; of none, infinitely many.
 fn quantile(latencies: &mut [u32], share: f64) -> f64 {
     latencies.sort_unstable();
     let at = (latencies.len() as f64 * share) as usize;
     let at = at.min(latencies.len().saturating_sub(1));
-    latencies.get(at).map_or(0.0, |us| f64::from(*us) / 1e3)
+    latencies.get(at).map_or(f64::INFINITY, |us| f64::from(*us) / 1e3)
 }
 
 /// So long after the last one was sent records are waited for.
@@ -337,6 +337,9 @@ async fn paced(mut socket: Connection, template: Template, clock: Arc<Clock>, fi
             reply = socket.next() => seen.take(reply.expect("the connection stays"), &clock),
             () = tokio::time::sleep_until(next.into()) => {
                 if Instant::now() >= clock.until {
+                    // What has no ack by then counts as well, with the time that it has waited.
+                    let waited = seen.sent.iter().filter(|at| **at >= clock.from).map(|at| at.elapsed().as_micros() as u32);
+                    seen.latencies.extend(waited);
                     return seen;
                 }
                 let message = template.message(clock.next());

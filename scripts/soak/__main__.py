@@ -110,8 +110,9 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
     checks += [verdict.of_growth(name, line) for name, line in lines.items()]
     checks.append(verdict.of_disk(base["disk"], after["disk"], max(row["disk"] for row in sampler.rows)))
     checks.append(verdict.of_idle(base, after))
-    checks.append(verdict.of_connections(tally))
-    checks.append(verdict.of_live_feed(fast.received, fast.behind))
+    checks.append(verdict.of_connections(tally, len(steady.vins) * given.rate * timeline.stopped))
+    acknowledged = min(one.acknowledged for one in accounts.values())
+    checks.append(verdict.of_live_feed(fast.received, fast.behind, acknowledged))
     checks.append(verdict.of_counters(gateway.status(), gateway.errors()))
     return {
         "date": datetime.date.today().isoformat(),

@@ -96,7 +96,8 @@ class Kafka:
         self.children = children
         self.port, controller = free_port(), free_port()
         self.log = children.logs / "kafka.log"
-        self.java = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+        # A broker that is killed leaves the libraries there that it has unpacked.
+        self.java = ["java", f"-Djava.io.tmpdir={folder}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
         self.java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=info", "-cp", libraries / "*"]
         self.config = folder / "kafka.properties"
         self.config.write_text(

@@ -31,6 +31,7 @@ class Fleet:
 
     def start(self, records: int | None = None):
         """Until it is asked to end, or for so many records of each vehicle."""
+        self.said.clear()
         more = ["--records", records] if records else []
         self.process = self.children.start(self.name, [*self.command, *more], self.said.append)
 
@@ -41,10 +42,11 @@ class Fleet:
         self.process.send_signal(signal.SIGINT)
 
     def ended(self) -> dict:
-        """Its tally, once it has its last acks."""
-        self.children.end(self.process, 0, within=LAST_ACKS + 30)
-        if not self.said:
-            raise SoakError(f"{self.name} left no tally:\n{tail(self.children.logs / f'{self.name}.log')}")
+        """Its tally, once it has its last acks; without all of them it is a failure."""
+        code = self.children.end(self.process, 0, within=LAST_ACKS + 30)
+        if code != 0 or not self.said:
+            log = tail(self.children.logs / f"{self.name}.log")
+            raise SoakError(f"{self.name} ended with {code}, and said {self.said[-1:]}:\n{log}")
         return json.loads(self.said[-1])
 
 

@@ -62,9 +62,20 @@ class Judged(unittest.TestCase):
         self.assertFalse(verdict.of_disk(MIB, MIB + 3 * SEGMENT_BYTES, 99 * MIB).holds)
 
     def test_a_vehicle_that_had_to_connect_again_fails(self):
-        tally = {"connections": 16, "vehicles": 16, "resent": 0}
-        self.assertTrue(verdict.of_connections(tally).holds)
-        self.assertFalse(verdict.of_connections(tally | {"connections": 17}).holds)
+        tally = {"connections": 16, "vehicles": 16, "resent": 0, "acked": 950, "refused": 0}
+        self.assertTrue(verdict.of_connections(tally, 1_000).holds)
+        for worse in ({"connections": 17}, {"resent": 1}, {"refused": 1}, {"acked": 800}):
+            self.assertFalse(verdict.of_connections(tally | worse, 1_000).holds)
+
+    def test_a_live_feed_that_stands_still_or_turns_back_fails(self):
+        self.assertTrue(verdict.of_live_feed(1_000, 0, 1_000).holds)
+        self.assertFalse(verdict.of_live_feed(1, 0, 1_000).holds)
+        self.assertFalse(verdict.of_live_feed(1_000, 1, 1_000).holds)
+
+    def test_what_stays_open_when_the_vehicles_are_gone_fails(self):
+        before = {"descriptors": 40, "threads": 9}
+        self.assertTrue(verdict.of_idle(before, before).holds)
+        self.assertFalse(verdict.of_idle(before, before | {"threads": 19}).holds)
 
     def test_what_the_gateway_counts_or_logs_fails(self):
         self.assertTrue(verdict.of_counters(status(), []).holds)

@@ -14,6 +14,8 @@ FLOORS = {"rss": 8 * MIB, "descriptors": 4, "threads": 2}
 SETTLING, RSS_WHILE_SETTLING = 1800, 16 * MIB
 # What may stay when the vehicles are gone: the segment that is written next, and room for one that is not yet deleted.
 DISK_ALLOWANCE = 2 * SEGMENT_BYTES
+# Share of what there should have been below which something stood still: vehicles, or the live feed.
+LEAST = 0.9
 # Of what the gateway counts, what has to stay 0.
 NEVER = {
     "queue": ("refused", "lost"),
@@ -79,18 +81,20 @@ def of_idle(before: dict, after: dict) -> Check:
     return Check("idle as before", all(after[name] <= before[name] + FLOORS[name] for name in names), found)
 
 
-def of_connections(tally: dict) -> Check:
-    """Vehicles that nobody kills connect once: no reload and no outage is theirs to notice."""
-    found = (
-        f"{tally['connections']} of {tally['vehicles']} vehicles that were left alone, {tally['resent']} records resent"
-    )
-    return Check("connections stayed", tally["connections"] == tally["vehicles"] and not tally["resent"], found)
+def of_connections(tally: dict, expected: float) -> Check:
+    """Vehicles that nobody kills connect once: no reload and no outage is theirs to notice. `expected`: records that
+    they would make if nothing held them up."""
+    found = f"{tally['connections']} of {tally['vehicles']} vehicles that were left alone, "
+    found += f"{tally['resent']} records resent, {tally['acked']:,} acknowledged of about {expected:,.0f}"
+    stayed = tally["connections"] == tally["vehicles"] and not tally["resent"]
+    drove = tally["acked"] >= LEAST * expected and not tally["refused"]
+    return Check("connections stayed", stayed and drove, found)
 
 
-def of_live_feed(received: int, behind: int) -> Check:
+def of_live_feed(received: int, behind: int, acknowledged: int) -> Check:
     """ZMQ promises no more than what comes, in order; the subscriber that reads at once is not to notice the others."""
     found = f"{received:,} records at the subscriber that reads at once, {behind:,} behind a later one"
-    return Check("ZMQ in order", received > 0 and behind == 0, found)
+    return Check("ZMQ in order", received >= LEAST * acknowledged and behind == 0, found)
 
 
 def of_counters(status: dict, errors: list[str]) -> Check:

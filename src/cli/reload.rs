@@ -61,7 +61,8 @@ impl Reloading<'_> {
                 let kept = self.reloader.reload(config).await;
                 if kept.is_ok() {
                     self.watch = watch;
-                    self.retry = None;
+                    // Lists of destinations that wait for a restart are read by the next look, which says what is wrong.
+                    self.retry = Some(Instant::now());
                     self.unusable = None;
                 }
                 kept.map_err(|error| error.to_string())
@@ -97,7 +98,9 @@ impl Reloading<'_> {
         let files = files.join(", ");
         match self.reloader.refresh() {
             Ok(()) => {
-                tracing::info!(files, "changed files read again");
+                if !files.is_empty() {
+                    tracing::info!(files, "changed files read again");
+                }
                 self.retry = None;
                 self.unusable = None;
             }

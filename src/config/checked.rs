@@ -137,6 +137,11 @@ const CREDENTIAL: &str = "credential:";
 /// Where systemd puts those of the service, for commands that are run beside it.
 const SERVICES_CREDENTIALS: &str = "/run/credentials/waystation.service";
 
+/// Whether a file is one of the service's credentials, as others see it.
+pub(super) fn is_credential(path: &Path) -> bool {
+    path.starts_with(SERVICES_CREDENTIALS)
+}
+
 impl Base<'_> {
     pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
         let path = self.whole(field)?;
@@ -146,7 +151,7 @@ impl Base<'_> {
 
     /// Whether a file may be missing: a credential of the service, for who does without.
     pub(super) fn spares(self, path: &Path) -> bool {
-        !self.delivers && path.starts_with(SERVICES_CREDENTIALS)
+        !self.delivers && is_credential(path)
     }
 
     fn whole(self, field: &Field<'_>) -> Option<PathBuf> {

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::checked::Base;
+use super::checked::{Base, is_credential};
 use super::reader::Field;
 
 /// The secret in a file.
@@ -17,10 +17,11 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 
 /// What to do about a file that [`read`] could not read.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
-    format!(
-        "cannot read {}: {error}; write the password into it, and let the gateway read it",
-        path.display()
-    )
+    let advice = match is_credential(path) {
+        true => "it is there only while the service runs, if LoadCredential= in the unit names it",
+        false => "write the password into it, and let the gateway read it",
+    };
+    format!("cannot read {}: {error}; {advice}", path.display())
 }
 
 /// The same for a file that the configuration names: a mistake if it cannot be read, unless it may be missing.

@@ -14,7 +14,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use tokio::time::Instant;
 
-use super::kafka_client::{Context, Said, Settings};
+use super::kafka_client::{Context, Said, Settings, epoch_ms};
 use super::kafka_reports::{Report, Reports};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
@@ -157,7 +157,8 @@ impl Session for Producing {
         let message = BaseRecord::with_opaque_to(&self.topic, place)
             .key(&*record.vin)
             .payload(payload)
-            .timestamp(i64::try_from(record.received_at).unwrap_or_default())
+            // Of what came while the clock was ahead: brokers take nothing from the future.
+            .timestamp(i64::try_from(record.received_at).unwrap_or_default().min(epoch_ms()))
             .headers(headers);
         let Err((error, _)) = self.producer.send(message) else {
             if self.flying.records() == 1 {

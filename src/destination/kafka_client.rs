@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -283,7 +283,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
         let outcome = match result {
             Ok(_) => Outcome::Delivered,
-            Err((error, message)) => not_delivered(error, message.topic()),
+            Err((error, message)) => not_delivered(error, message.topic(), message.timestamp().to_millis()),
         };
         if outcome == Outcome::Delivered {
             let mut said = self.said.lock();
@@ -297,13 +297,28 @@ impl ProducerContext for Context {
     }
 }
 
+/// In milliseconds.
+const A_DAY: i64 = 86_400_000;
+
+/// Milliseconds since the epoch, by this machine's clock.
+pub(super) fn epoch_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Errors that no later try can mend are refusals. Everything else is retried for ever: a topic that is missing can be
 /// made, a right that is missing can be given.
-fn not_delivered(error: &KafkaError, topic: &str) -> Outcome {
+fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
     let said = match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
             return Outcome::Refused(format!(
                 "larger than the broker takes (max.message.bytes of the topic {topic})"
+            ));
+        }
+        // Not too old for any broker: it is this machine's clock that is ahead, and nothing is wrong with the record.
+        Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() - A_DAY) => {
+            return Outcome::Failed(format!(
+                "the brokers of {topic} take this machine's time for the future; set its clock"
             ));
         }
         Some(
@@ -352,5 +367,23 @@ fn with_advice(reason: String) -> String {
     match ADVICE.iter().find(|(words, _)| reason.contains(words)) {
         Some((_, advice)) => format!("{reason}; {advice}"),
         None => reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_from_the_future_is_no_fault_of_the_record() {
+        let error = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp);
+        let of = |at| not_delivered(&error, "fleet_V", at);
+        match of(Some(epoch_ms())) {
+            Outcome::Failed(said) => assert!(said.contains("set its clock"), "{said}"),
+            other => panic!("{other:?}"),
+        }
+        for old in [Some(epoch_ms() - 2 * A_DAY), Some(0), None] {
+            assert!(matches!(of(old), Outcome::Refused(_)), "{old:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -48,6 +48,7 @@ impl Destination for Log {
                 }
             };
             let session: Box<dyn Session> = Box::new(Lines {
+                path: self.path.clone(),
                 file,
                 lines,
                 numbers: Vec::new(),
@@ -59,6 +60,7 @@ impl Destination for Log {
 }
 
 struct Lines {
+    path: Option<PathBuf>,
     /// `None` for standard output, and while `writing` has it.
     file: Option<File>,
     lines: Vec<u8>,
@@ -95,9 +97,13 @@ impl Session for Lines {
                     return std::future::pending().await;
                 }
                 let (lines, numbers) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.numbers));
-                let file = self.file.take();
+                let (mut file, path) = (self.file.take(), self.path.clone());
                 self.writing = Some(tokio::task::spawn_blocking(move || {
-                    let written = write(file.as_ref(), &lines);
+                    let followed = match (&mut file, &path) {
+                        (Some(file), Some(path)) => follow(file, path),
+                        _ => Ok(()),
+                    };
+                    let written = followed.and_then(|()| write(file.as_ref(), &lines));
                     (file, written.map(|()| numbers))
                 }));
             }
@@ -131,6 +137,28 @@ fn open(path: &Path) -> std::io::Result<(File, bool)> {
         file.read_exact_at(&mut last, at)?;
     }
     Ok((file, last != [b'\n']))
+}
+
+/// Goes on in the file that has the name now: whoever rotates logs moves the one before away, and may remove it.
+fn follow(file: &mut File, path: &Path) -> std::io::Result<()> {
+    let ours = file.metadata()?;
+    // Pipes and devices stay what they are.
+    if !ours.is_file() {
+        return Ok(());
+    }
+    let same = match std::fs::metadata(path) {
+        Ok(found) => (found.dev(), found.ino()) == (ours.dev(), ours.ino()),
+        Err(error) if error.kind() == ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    if !same {
+        let (mut other, torn) = open(path)?;
+        if torn {
+            other.write_all(b"\n")?;
+        }
+        *file = other;
+    }
+    Ok(())
 }
 
 fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
@@ -169,4 +197,22 @@ pub fn line(queued: &Queued, payload: &[u8]) -> serde_json::Value {
         None => line["payload_base64"] = BASE64.encode(payload).into(),
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_number_that_is_read_and_written_again_is_the_same() {
+        // Of the first an approximate reader makes 94.95886283158104.
+        for number in [
+            "94.95886283158103",
+            "37.412374",
+            "-0.0",
+            "5e-324",
+            "1.7976931348623157e308",
+        ] {
+            let read = serde_json::from_str::<serde_json::Value>(number).map(|value| value.to_string());
+            assert_eq!(read.ok().as_deref(), Some(number));
+        }
+    }
 }

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::Backoff;
 use super::flight::Flight;
 use super::flow;
 use super::pump::{Course, End, Pump, changed};
@@ -79,7 +80,8 @@ impl<'a> Transfer<'a> {
         let mut give_up_at = Instant::now();
         // What is on its way when a hold begins may still be answered, but not for as long as answers come.
         let mut hold_until = Instant::now() + FOREVER;
-        let mut reading = read(reader);
+        let mut reading = read_after(Duration::ZERO, reader);
+        let mut unread = Backoff::new();
         loop {
             let held = flow::held(&self.rules.flow);
             if self.pump.keeps_open() {
@@ -93,7 +95,11 @@ impl<'a> Transfer<'a> {
             if ending.is_none() && held.is_none() {
                 match self.hand_over(session).await {
                     Ok(until) => wait = until,
-                    Err(end) => return end,
+                    // What was handed over before may still be confirmed, and would be sent again otherwise.
+                    Err(end) => {
+                        ending = Some(end);
+                        give_up_at = Instant::now() + SETTLE_SILENCE;
+                    }
                 }
             }
             self.pump.queue.advance(&self.pump.name, self.flight.cursor());
@@ -150,15 +156,15 @@ impl<'a> Transfer<'a> {
                 () = tokio::time::sleep(look_again.unwrap_or_default()), if look_again.is_some() => {}
                 (reader, batch) = &mut reading, if ending.is_none() && self.done == self.read.len() => match batch {
                     Ok(batch) => {
+                        unread.succeeded();
                         (self.read, self.done) = (batch.records, 0);
                         self.read_end = batch.end;
-                        reading = read(reader);
+                        reading = read_after(Duration::ZERO, reader);
                     }
-                    // Not before what is on its way has been answered: each try would send that again.
+                    // The session has no part in that, and to end it would have what is on its way sent again.
                     Err(error) => {
-                        ending = Some(End::Lost(format!("the queue cannot be read: {error}")));
-                        give_up_at = Instant::now() + SETTLE_SILENCE;
-                        hold_until = give_up_at;
+                        self.pump.interrupted(&format!("the queue cannot be read: {error}"));
+                        reading = read_after(unread.wait(), reader);
                     }
                 },
             }
@@ -266,8 +272,11 @@ impl<'a> Transfer<'a> {
     }
 }
 
-fn read(mut reader: Reader) -> Reading {
+fn read_after(wait: Duration, mut reader: Reader) -> Reading {
     Box::pin(async move {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         reader.ready().await;
         let batch = reader.next(READ_BYTES).await;
         (reader, batch)

@@ -82,15 +82,6 @@ impl Reloader {
             }
         }
         self.live = self.running(&new).cloned().collect();
-        for waits in self
-            .live
-            .iter()
-            .filter(|one| !staying.iter().any(|stays| stays.name == one.name))
-        {
-            if let Err(error) = self.refresh_one(waits) {
-                tracing::error!("{error}");
-            }
-        }
         self.current.listener = self.with_files_of(&new.listener);
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),

@@ -52,7 +52,7 @@ impl Quarantine {
         }
         let mut note = target.into_os_string();
         note.push(".txt");
-        self.write(Path::new(&note), &format!("{reason}\n{}\n", numbers(lost)));
+        self.write(Path::new(&note), &format!("{reason}\n{}\n", numbers(path, lost)));
         Ok(())
     }
 
@@ -64,13 +64,21 @@ impl Quarantine {
         reason: &str,
         lost: Option<(u64, Option<u64>)>,
     ) -> Result<(), StorageError> {
+        // Nothing is in the way: nothing has to be made for it.
+        if matches!(self.disk.open(path, Access::Read), Err(error) if error.kind() == ErrorKind::NotFound) {
+            return Ok(());
+        }
         let taken = match path == self.dir {
             true => Err(failed("create", path)(ErrorKind::AlreadyExists.into())),
             false => self.take(path, reason, lost),
         };
         taken.or_else(|error| {
             tracing::warn!(%error, "what is set aside stays beside the others, under another name");
-            self.rename(path, &self.beside(path), reason, lost).map(drop)
+            match self.rename(path, &self.beside(path), reason, lost)? {
+                true => Ok(()),
+                // It is gone from its place, and whether that is durable nobody knows.
+                false => Err(error),
+            }
         })
     }
 
@@ -88,7 +96,7 @@ impl Quarantine {
         reason: &str,
         lost: Option<(u64, Option<u64>)>,
     ) -> Result<bool, StorageError> {
-        let numbers = numbers(lost);
+        let numbers = numbers(path, lost);
         let (file, moved_to) = (path.display(), target.display());
         match lost {
             // How far it went is known to nobody.
@@ -166,10 +174,11 @@ impl Quarantine {
     }
 }
 
-fn numbers(lost: Option<(u64, Option<u64>)>) -> String {
+fn numbers(path: &Path, lost: Option<(u64, Option<u64>)>) -> String {
     match lost {
         Some((first, Some(end))) => format!("it held records {first} to {}", end.saturating_sub(1)),
         Some((first, None)) => format!("it held records from {first} on, or none"),
+        None if Quarantine::is_beside(path) => "what it held was said when it was set aside first".to_owned(),
         None => "it held no record of this queue".to_owned(),
     }
 }

@@ -267,8 +267,9 @@ impl Daemon {
         stop: &CancellationToken,
         vehicles: usize,
         rate: f64,
+        live: &Arc<Live>,
     ) -> JoinHandle<Vec<VehicleTally>> {
-        self.fleet(vehicles, None, rate, &Arc::new(Live::default()), stop.clone())
+        self.fleet(vehicles, None, rate, live, stop.clone())
     }
 
     fn fleet(

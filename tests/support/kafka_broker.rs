@@ -323,6 +323,8 @@ fn java(heap: &str) -> Command {
         // Tests are short: code that is compiled well comes too late for them.
         .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
         .arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=info")
+        // A broker that is killed leaves the libraries there that it has unpacked.
+        .arg(concat!("-Djava.io.tmpdir=", env!("CARGO_TARGET_TMPDIR")))
         .arg("-cp")
         .arg(libraries.join("*"));
     command

@@ -172,6 +172,11 @@ impl Subscriber {
         Self::started_by(&alone, port, filter, &[])
     }
 
+    /// With other words for mosquitto_sub besides.
+    pub(crate) fn with(port: u16, filter: &str, more: &[&str]) -> Self {
+        Self::started_by(&alone, port, filter, more)
+    }
+
     /// One for which the broker keeps what comes while it is away.
     pub(crate) fn lasting(port: u16, filter: &str) -> Self {
         Self::started_by(&alone, port, filter, &["-c", "-i", "lasting", "-x", "600"])

@@ -57,6 +57,8 @@ pub(super) struct Opened {
     pub(super) max_packet: Option<u32>,
     /// Messages that it takes without having confirmed them.
     pub(super) receive_max: Option<u16>,
+    /// The interval of pings that it wants instead of the configured one; zero: none.
+    pub(super) keep_alive: Option<Duration>,
 }
 
 /// The half that takes messages.

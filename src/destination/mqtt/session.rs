@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, Message, OFFLINE, Settings, Unanswered};
@@ -31,6 +32,9 @@ pub struct Mqtt {
 
 /// Beyond two keep-alive intervals, for a ping and its answer on a slow link.
 const SLACK: Duration = Duration::from_secs(10);
+/// A broker that answers pings and none of what it was sent for so long is left: some of them never answer what they had
+/// too much of, and what comes again may be taken. Long enough for the largest record on a slow link.
+const UNANSWERED: Duration = Duration::from_secs(180);
 /// For each of the two words of a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 const ONLINE: &str = "online";
@@ -64,7 +68,9 @@ impl Mqtt {
         let opened = opened
             .map_err(|reason| SessionError(format!("cannot connect to {}: {reason}", self.settings.address())))?;
         let (ended, end) = oneshot::channel();
-        let silence = 2 * config.keep_alive + SLACK;
+        let keep_alive = opened.keep_alive.unwrap_or(config.keep_alive);
+        // Without pings a broker may be silent for ever; what it does not confirm is found out all the same.
+        let silence = (!keep_alive.is_zero()).then(|| 2 * keep_alive + SLACK);
         let events = AbortOnDropHandle::new(tokio::spawn(drive(opened.events, silence, ended)));
         let window = config.max_inflight.min(opened.receive_max.unwrap_or(u16::MAX));
         let max_packet = u64::from(opened.max_packet.unwrap_or(u32::MAX));
@@ -81,6 +87,7 @@ impl Mqtt {
             max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
+            heard_at: Instant::now(),
             broken: None,
         };
         session.announce(ONLINE).await?;
@@ -105,13 +112,18 @@ impl Destination for Mqtt {
 }
 
 /// Moves packets until the connection ends; it is never opened again by the same event loop.
-async fn drive(mut events: Box<dyn Events>, silence: Duration, ended: oneshot::Sender<Ended>) {
+async fn drive(mut events: Box<dyn Events>, silence: Option<Duration>, ended: oneshot::Sender<Ended>) {
     let reason = loop {
         // Pings are events too: a poll that gives none for so long hangs in a write.
-        match tokio::time::timeout(silence, events.next()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(ended)) => break ended,
-            Err(_) => break Ended::Lost(format!("the broker has taken nothing for {} s", silence.as_secs())),
+        let event = match silence {
+            None => events.next().await,
+            Some(silence) => match tokio::time::timeout(silence, events.next()).await {
+                Ok(event) => event,
+                Err(_) => break Ended::Lost(format!("the broker has taken nothing for {} s", silence.as_secs())),
+            },
+        };
+        if let Err(ended) = event {
+            break ended;
         }
     };
     // Before the word of it, so that nobody queues a DISCONNECT for an event loop that has ended.
@@ -134,6 +146,8 @@ struct Publishing {
     unsent: VecDeque<(u64, bool, Message)>,
     /// Messages without an answer, in the order of their sending. `None`: a record that became no message at all.
     in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
+    /// When a message was answered last, or the first of those in flight sent.
+    heard_at: Instant,
     /// The record whose message will have no answer, and why; told when those before it are.
     broken: Option<(u64, Unanswered)>,
 }
@@ -159,6 +173,14 @@ impl Ended {
             Self::Answered(reason) | Self::Lost(reason) => reason,
         }
     }
+}
+
+fn unanswered() -> SessionError {
+    SessionError(format!(
+        "the broker has confirmed nothing for {} s, and keeps the connection; if this lasts, see whether it limits this \
+         client's messages",
+        UNANSWERED.as_secs()
+    ))
 }
 
 impl End {
@@ -233,8 +255,10 @@ impl Session for Publishing {
                         biased;
                         answer = acknowledged => answer,
                         ended = self.end.wait() => return ended.means(Some(number)),
+                        () = tokio::time::sleep_until(self.heard_at + UNANSWERED) => return Err(unanswered()),
                     },
                 };
+                self.heard_at = Instant::now();
                 let outcome = match answer {
                     Ok(outcome) => outcome,
                     Err(why) => {
@@ -340,8 +364,98 @@ impl Publishing {
                 self.unsent.clear();
                 return Ok(());
             };
+            if self.in_flight.is_empty() {
+                self.heard_at = Instant::now();
+            }
             self.in_flight.push_back((number, last, Some(acknowledged)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::DestinationKind;
+    use crate::record::Record;
+    use crate::record::stored::{QueueId, RecordId};
+
+    /// A broker that takes everything, answers pings, and says nothing else: no real one does that when it is asked to.
+    struct Mute;
+
+    impl Client for Mute {
+        fn publish(&self, _: Message) -> Result<Option<Acknowledged>, String> {
+            Ok(Some(Box::pin(std::future::pending())))
+        }
+
+        fn disconnect(&self) -> BoxFuture<'_, bool> {
+            Box::pin(std::future::ready(true))
+        }
+    }
+
+    fn session(end: oneshot::Receiver<Ended>) -> Publishing {
+        let text = "[listener]\ncertificate = \"a\"\nprivate_key = \"b\"\nvehicle_ca = \"c\"\n[records]\nV = \"home\"\n\
+            [destinations.home]\ntype = \"mqtt\"\nurl = \"mqtt://localhost\"\ntopic_base = \"t\"\nlayout = \"records\"";
+        let config = config::parse(text, Path::new("config.toml")).unwrap();
+        let DestinationKind::Mqtt(config) = &config.destinations[0].kind else {
+            panic!("{config:?}")
+        };
+        Publishing {
+            name: "home".to_owned(),
+            config: config.clone(),
+            status_topic: None,
+            status_refused: Arc::default(),
+            client: Box::new(Mute),
+            _events: AbortOnDropHandle::new(tokio::spawn(std::future::pending())),
+            end: End(Some(end)),
+            window: 10,
+            max_packet: usize::MAX,
+            unsent: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            heard_at: Instant::now(),
+            broken: None,
+        }
+    }
+
+    fn queued(number: u64) -> Queued {
+        Queued {
+            id: RecordId {
+                queue: QueueId([1; 16]),
+                number,
+            },
+            record: Record {
+                vin: "5YJ3E1EA7KF000001".into(),
+                record_type: "V".into(),
+                txid: Bytes::new(),
+                received_at: 0,
+                client_version: "".into(),
+                payload: Bytes::new(),
+                origin: None,
+                only: None,
+            },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_keeps_the_connection_and_answers_nothing_is_left() {
+        let (_open, end) = oneshot::channel();
+        let mut session = session(end);
+        // Nothing is in flight, and nothing has to be answered.
+        let nothing = tokio::time::timeout(4 * UNANSWERED, session.news()).await;
+        assert!(nothing.is_err());
+        let began = Instant::now();
+        session.send(&queued(1), b"").unwrap();
+        tokio::time::sleep(UNANSWERED / 2).await;
+        session.send(&queued(2), b"").unwrap();
+        let Err(error) = session.news().await else {
+            panic!("nobody has answered")
+        };
+        assert!(error.to_string().contains("confirmed nothing for 180 s"), "{error}");
+        assert_eq!(began.elapsed(), UNANSWERED, "since the first, not since the last");
     }
 }

@@ -61,6 +61,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
         events: Box::new(events),
         max_packet: None,
         receive_max: None,
+        keep_alive: None,
     })
 }
 

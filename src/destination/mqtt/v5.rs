@@ -3,6 +3,7 @@
 //! Invariant: only an answer of the broker's to the message itself is passed on as its outcome.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use rumqttc::{
@@ -56,6 +57,9 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
         events: Box::new(events),
         max_packet: properties.and_then(|properties| properties.max_packet_size),
         receive_max: properties.and_then(|properties| properties.receive_max),
+        keep_alive: properties
+            .and_then(|properties| properties.server_keep_alive)
+            .map(|seconds| Duration::from_secs(seconds.into())),
     })
 }
 
