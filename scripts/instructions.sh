@@ -21,9 +21,11 @@ trap 'rm -rf "$work"' EXIT
 cp target/debug/waystation "$work/waystation"
 "$work/waystation" pki --out "$work/pki" --vehicles 10 >/dev/null
 
+# Of the shell that counts: each has its own.
+gateway=''
 # count RECORDS : instructions of a gateway that takes so many of each of ten vehicles and ends.
 count() {
-    local dir gateway='' port=$((20000 + RANDOM % 20000)) counted
+    local dir port=$((20000 + RANDOM % 20000)) counted
     # This runs in a shell of its own, which ends with whatever fails here.
     trap '[ -z "$gateway" ] || kill -9 "$gateway" 2>/dev/null || true' EXIT
     dir=$(mktemp -d "$work/XXXX")

@@ -153,17 +153,17 @@ async fn drive(load: &Load) -> Loaded {
         seconds: load.seconds,
         p50: quantile(&mut latencies, 0.5),
         p99: quantile(&mut latencies, 0.99),
-        delivered_p50: quantile(&mut delivered, 0.5),
-        delivered_p99: quantile(&mut delivered, 0.99),
+        delivered_p50: load.feed.map_or(0.0, |_| quantile(&mut delivered, 0.5)),
+        delivered_p99: load.feed.map_or(0.0, |_| quantile(&mut delivered, 0.99)),
     }
 }
 
-/// Milliseconds, of microseconds; of none, infinitely many.
+/// Milliseconds, of microseconds; of none, more than any.
 fn quantile(latencies: &mut [u32], share: f64) -> f64 {
     latencies.sort_unstable();
     let at = (latencies.len() as f64 * share) as usize;
     let at = at.min(latencies.len().saturating_sub(1));
-    latencies.get(at).map_or(f64::INFINITY, |us| f64::from(*us) / 1e3)
+    latencies.get(at).map_or(f64::MAX, |us| f64::from(*us) / 1e3)
 }
 
 /// So long after the last one was sent records are waited for.

@@ -297,8 +297,8 @@ impl ProducerContext for Context {
     }
 }
 
-/// In milliseconds.
-const A_DAY: i64 = 86_400_000;
+/// In milliseconds: no broker takes what is younger for too old.
+const RECENT: i64 = 600_000;
 
 /// Milliseconds since the epoch, by this machine's clock.
 pub(super) fn epoch_ms() -> i64 {
@@ -315,8 +315,8 @@ fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
                 "larger than the broker takes (max.message.bytes of the topic {topic})"
             ));
         }
-        // Not too old for any broker: it is this machine's clock that is ahead, and nothing is wrong with the record.
-        Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() - A_DAY) => {
+        // By this machine's clock just now: it is that one that is ahead, and nothing is wrong with the record.
+        Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() - RECENT) => {
             return Outcome::Failed(format!(
                 "the brokers of {topic} take this machine's time for the future; set its clock"
             ));
@@ -382,7 +382,7 @@ mod tests {
             Outcome::Failed(said) => assert!(said.contains("set its clock"), "{said}"),
             other => panic!("{other:?}"),
         }
-        for old in [Some(epoch_ms() - 2 * A_DAY), Some(0), None] {
+        for old in [Some(epoch_ms() - 2 * RECENT), Some(0), None] {
             assert!(matches!(of(old), Outcome::Refused(_)), "{old:?}");
         }
     }

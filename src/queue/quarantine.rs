@@ -64,8 +64,13 @@ impl Quarantine {
         reason: &str,
         lost: Option<(u64, Option<u64>)>,
     ) -> Result<(), StorageError> {
-        // Nothing is in the way: nothing has to be made for it.
-        if matches!(self.disk.open(path, Access::Read), Err(error) if error.kind() == ErrorKind::NotFound) {
+        // Nothing is in the way: nothing has to be made for it. Not by opening it: a pipe would wait for a writer.
+        let above = path.parent().unwrap_or(Path::new("."));
+        if self
+            .disk
+            .list(above)
+            .is_ok_and(|there| there.iter().all(|(found, _)| found != path))
+        {
             return Ok(());
         }
         let taken = match path == self.dir {
