@@ -204,13 +204,7 @@ mod tests {
     #[test]
     fn a_number_that_is_read_and_written_again_is_the_same() {
         // Of the first an approximate reader makes 94.95886283158104.
-        for number in [
-            "94.95886283158103",
-            "37.412374",
-            "-0.0",
-            "5e-324",
-            "1.7976931348623157e308",
-        ] {
+        for number in ["94.95886283158103", "37.412374", "-0.0", "5e-324"] {
             let read = serde_json::from_str::<serde_json::Value>(number).map(|value| value.to_string());
             assert_eq!(read.ok().as_deref(), Some(number));
         }
