@@ -5,6 +5,7 @@
 //! remember of an earlier one is not relied on.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, Message, OFFLINE, Settings, Unanswered};
@@ -88,6 +89,7 @@ impl Mqtt {
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
             heard_at: Instant::now(),
+            overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
             broken: None,
         };
         session.announce(ONLINE).await?;
@@ -148,6 +150,8 @@ struct Publishing {
     in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
     /// When a message was answered last, or the first of those in flight sent.
     heard_at: Instant,
+    /// When that is looked at next: one timer for the session, and not one for each time that it waits.
+    overdue: Pin<Box<Sleep>>,
     /// The record whose message will have no answer, and why; told when those before it are.
     broken: Option<(u64, Unanswered)>,
 }
@@ -255,7 +259,14 @@ impl Session for Publishing {
                         biased;
                         answer = acknowledged => answer,
                         ended = self.end.wait() => return ended.means(Some(number)),
-                        () = tokio::time::sleep_until(self.heard_at + UNANSWERED) => return Err(unanswered()),
+                        () = &mut self.overdue => {
+                            let until = self.heard_at + UNANSWERED;
+                            if until <= Instant::now() {
+                                return Err(unanswered());
+                            }
+                            self.overdue.as_mut().reset(until);
+                            continue;
+                        }
                     },
                 };
                 self.heard_at = Instant::now();
@@ -418,6 +429,7 @@ mod tests {
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
             heard_at: Instant::now(),
+            overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
             broken: None,
         }
     }
