@@ -137,7 +137,7 @@ fn both_transports_carry_topic_and_payload_and_metadata_if_that_is_asked_for() {
 #[test]
 fn a_pause_costs_its_subscribers_nothing() {
     let bind = format!("tcp://127.0.0.1:{}", free_port());
-    let mut daemon = Daemon::new(1, "", &everything(&bind, ""));
+    let mut daemon = Daemon::new(1, "", &everything(&bind, "metadata = true"));
     daemon.start();
     let subscriber = Subscriber::new(&bind, "fleet_", &[]);
     subscriber.wait_event("HANDSHAKE_SUCCEEDED");
@@ -148,14 +148,16 @@ fn a_pause_costs_its_subscribers_nothing() {
         daemon.drive(1, 1, 0.0, &live).join().unwrap();
         !subscriber.messages().is_empty()
     });
-    // The last of each comes when the vehicle has gone.
-    wait_for("all of these are sent", LONG, || {
-        daemon.figure("feed", "confirmed") == 3 * drives
-    });
-    let mut had = 0;
-    wait_for("and have arrived", LONG, || {
-        std::thread::sleep(Duration::from_millis(300));
-        std::mem::replace(&mut had, subscriber.messages().len()) == had
+    // Of each drive three, the last of which comes when the vehicle has gone.
+    wait_for("the last of these has arrived", LONG, || {
+        let last = subscriber.messages().pop();
+        let metadata = last.map(|frames| serde_json::from_slice::<serde_json::Value>(&frames[2]).unwrap());
+        metadata.is_some_and(|metadata| {
+            metadata["record"]
+                .as_str()
+                .unwrap()
+                .ends_with(&format!("-{}", 3 * drives - 1))
+        })
     });
     daemon.edit("[destinations.feed]", "[destinations.feed]\npause = true");
     daemon.reload();

@@ -61,8 +61,8 @@ impl Reloading<'_> {
                 let kept = self.reloader.reload(config).await;
                 if kept.is_ok() {
                     self.watch = watch;
-                    // Lists of destinations that wait for a restart are read by the next look, which says what is wrong.
-                    self.retry = Some(Instant::now());
+                    // By the next look, which says what is wrong with their lists.
+                    self.retry = self.reloader.waits().then(Instant::now);
                     self.unusable = None;
                 }
                 kept.map_err(|error| error.to_string())

@@ -13,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing_subscriber::filter::Targets;
 
+use super::paths::Base;
 use super::reader::{Document, Field, Table};
 use super::{Config, Listener, Queue, WhenFull, delivery, destinations, identities, routes, units};
 
@@ -101,11 +102,7 @@ fn checked(text: &str, path: &Path, delivers: bool) -> Result<Config, ConfigErro
     let document = Document::new(text);
     let config = document.parse().and_then(|entries| {
         let named = RefCell::default();
-        let base = Base {
-            dir: path.parent().unwrap_or(Path::new("")),
-            named: &named,
-            delivers,
-        };
+        let base = Base::new(path, &named, delivers);
         let config = config(&document.root(&entries), base);
         config.map(|config| Config {
             named: named.into_inner(),
@@ -119,52 +116,6 @@ fn checked(text: &str, path: &Path, delivers: bool) -> Result<Config, ConfigErro
             path: path.to_owned(),
             mistakes,
         }),
-    }
-}
-
-/// Where paths are made whole.
-#[derive(Clone, Copy)]
-pub(super) struct Base<'p> {
-    /// What relative ones start in: the configuration file's own directory.
-    dir: &'p Path,
-    named: &'p RefCell<Vec<(String, PathBuf)>>,
-    /// Whether secrets have to be there.
-    delivers: bool,
-}
-
-/// What a path begins with that is the name of a credential which systemd hands to the service (`LoadCredential=`).
-const CREDENTIAL: &str = "credential:";
-/// Where systemd puts those of the service, for commands that are run beside it.
-const SERVICES_CREDENTIALS: &str = "/run/credentials/waystation.service";
-
-/// Whether a file is one of the service's credentials, as others see it.
-pub(super) fn is_credential(path: &Path) -> bool {
-    path.starts_with(SERVICES_CREDENTIALS)
-}
-
-impl Base<'_> {
-    pub(super) fn path(self, field: &Field<'_>) -> Option<PathBuf> {
-        let path = self.whole(field)?;
-        self.named.borrow_mut().push((field.key().to_owned(), path.clone()));
-        Some(path)
-    }
-
-    /// Whether a file may be missing: a credential of the service, for who does without.
-    pub(super) fn spares(self, path: &Path) -> bool {
-        !self.delivers && is_credential(path)
-    }
-
-    fn whole(self, field: &Field<'_>) -> Option<PathBuf> {
-        let text = field.text()?;
-        let Some(name) = text.strip_prefix(CREDENTIAL) else {
-            return Some(self.dir.join(text));
-        };
-        if name.is_empty() || name.contains('/') {
-            field.refuse("is not a credential; write \"credential:NAME\", with the name in LoadCredential=NAME:FILE");
-            return None;
-        }
-        let folder = std::env::var_os("CREDENTIALS_DIRECTORY").unwrap_or_else(|| SERVICES_CREDENTIALS.into());
-        Some(Path::new(&folder).join(name))
     }
 }
 

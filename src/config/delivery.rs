@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::checked::{Base, or};
+use super::checked::or;
 use super::nearest::nearest;
+use super::paths::Base;
 use super::reader::{Field, Table};
 use super::units;
 use crate::record::payload::{self, FieldFilter};

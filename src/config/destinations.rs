@@ -3,10 +3,10 @@
 //! Invariant: no setting gets through that would have a destination report a record as delivered that is not, let one
 //! overtake another, or give up on one.
 
-use super::checked::Base;
 use super::kafka_properties;
 use super::mqtt;
 use super::nearest::nearest;
+use super::paths::Base;
 use super::reader::{Field, Table};
 use super::zmq;
 use super::{Destination, DestinationKind, Kafka, Log, MqttLayout, delivery};
@@ -26,9 +26,47 @@ pub(super) fn read(
         .map(|(name, field)| destination(name, &field, base, segment_size, warnings))
         .collect();
     let found: Option<Vec<_>> = found.into_iter().collect();
-    mqtt::tell_apart(section, found.iter().flatten());
-    zmq::tell_apart(section, found.iter().flatten());
+    let all: Vec<_> = found.iter().flatten().collect();
+    tell_apart(section, &all, client, |_| {
+        "have the same client_id on one broker, which ends the connection of one whenever the other connects; write \
+         another for one of them"
+            .to_owned()
+    });
+    tell_apart(section, &all, socket, |bind| {
+        format!("both bind {bind}; write another address for one of them")
+    });
     found
+}
+
+/// What a broker knows a client by, if it is configured.
+fn client(kind: &DestinationKind) -> Option<(&String, &String, u16)> {
+    match kind {
+        DestinationKind::Mqtt(mqtt) => Some((mqtt.client_id.as_ref()?, &mqtt.host, mqtt.port)),
+        _ => None,
+    }
+}
+
+/// Where a socket is: a second one cannot be bound there or, at a path, takes that away from the first without a word.
+fn socket(kind: &DestinationKind) -> Option<&String> {
+    match kind {
+        DestinationKind::Zmq(zmq) => Some(&zmq.bind),
+        _ => None,
+    }
+}
+
+/// That no two destinations have the same of what only one can have.
+fn tell_apart<'a, K: PartialEq>(
+    section: &Table<'_>,
+    all: &[&'a Destination],
+    what: impl Fn(&'a DestinationKind) -> Option<K>,
+    words: impl Fn(&K) -> String,
+) {
+    for (at, destination) in all.iter().enumerate() {
+        let Some(own) = what(&destination.kind) else { continue };
+        if let Some(other) = all[..at].iter().find(|other| what(&other.kind).as_ref() == Some(&own)) {
+            section.mistake(format_args!("{} and {} {}", other.name, destination.name, words(&own)));
+        }
+    }
 }
 
 fn destination(

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::checked::Base;
+use super::paths::Base;
 use super::reader::Field;
 use super::secret;
 

@@ -9,6 +9,7 @@ mod identities;
 pub(crate) mod kafka_properties;
 mod mqtt;
 mod nearest;
+mod paths;
 mod reader;
 mod redacted;
 mod routes;
@@ -27,6 +28,7 @@ pub use checked::{ConfigError, Mistake, load, load_for_queue, parse};
 pub use delivery::{Delivery, Flow, RecordFormat, Start, VinFilter, VinList, Window, no_device_id};
 pub use mqtt::{Mqtt, MqttLayout, MqttProtocol, MqttTls, Qos};
 pub(crate) use nearest::nearest;
+pub(crate) use paths::is_credential;
 
 use crate::record::identity::IssuerTable;
 

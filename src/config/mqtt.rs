@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use super::checked::{Base, or};
+use super::checked::or;
+use super::paths::Base;
 use super::reader::{Field, Table};
 use super::secret;
-use super::{Destination, DestinationKind};
 
 /// An MQTT broker.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,31 +84,6 @@ pub enum MqttLayout {
     Fields,
     /// One message per record at `{base}/{VIN}/{type}`.
     Records,
-}
-
-/// Two clients with one id end each other's connection for ever: that no two destinations do so.
-pub(super) fn tell_apart<'a>(section: &Table<'_>, found: impl Iterator<Item = &'a Destination> + Clone) {
-    let mqtt = |destination: &'a Destination| match &destination.kind {
-        DestinationKind::Mqtt(mqtt) => Some(mqtt),
-        _ => None,
-    };
-    for (at, destination) in found.clone().enumerate() {
-        let Some(one) = mqtt(destination).filter(|one| one.client_id.is_some()) else {
-            continue;
-        };
-        let same = |other: &&'a Destination| {
-            mqtt(other).is_some_and(|other| {
-                (&other.client_id, &other.host, other.port) == (&one.client_id, &one.host, one.port)
-            })
-        };
-        if let Some(other) = found.clone().take(at).find(same) {
-            section.mistake(format_args!(
-                "{} and {} have the same client_id on one broker, which ends the connection of one whenever the other \
-                 connects; write another for one of them",
-                other.name, destination.name
-            ));
-        }
-    }
 }
 
 pub(super) fn mqtt(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Mqtt> {

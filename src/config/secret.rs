@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::checked::{Base, is_credential};
+use super::paths::{Base, is_credential};
 use super::reader::Field;
 
 /// The secret in a file.

@@ -6,10 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use omq_tokio::CurvePublicKey;
 
-use super::checked::{Base, or};
+use super::checked::or;
 use super::destinations::topic_namespace;
+use super::paths::Base;
 use super::reader::{Field, Table};
-use super::{AllowedClients, Curve, Destination, DestinationKind, Zmq};
+use super::{AllowedClients, Curve, Zmq};
 
 /// Bytes of a Unix socket's path that the system takes.
 const LONGEST_PATH: usize = 107;
@@ -41,23 +42,6 @@ pub(super) fn zmq(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut 
         metadata: metadata?,
         curve,
     })
-}
-
-/// Two sockets at one address: the second cannot be bound or, at a path, takes that away from the first without a word.
-pub(super) fn tell_apart<'a>(section: &Table<'_>, found: impl Iterator<Item = &'a Destination> + Clone) {
-    let bind = |destination: &'a Destination| match &destination.kind {
-        DestinationKind::Zmq(zmq) => Some(&zmq.bind),
-        _ => None,
-    };
-    for (at, destination) in found.clone().enumerate() {
-        let Some(address) = bind(destination) else { continue };
-        if let Some(other) = found.clone().take(at).find(|other| bind(other) == Some(address)) {
-            section.mistake(format_args!(
-                "{} and {} both bind {address}; write another address for one of them",
-                other.name, destination.name
-            ));
-        }
-    }
 }
 
 /// The endpoint as the library takes it, and whether other machines reach it.

@@ -14,11 +14,12 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use tokio::time::Instant;
 
-use super::kafka_client::{Context, Said, Settings, epoch_ms};
+use super::kafka_client::{Context, Said, Settings};
 use super::kafka_reports::{Report, Reports};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
+use crate::record::epoch_ms;
 
 /// A Kafka cluster.
 pub struct Kafka {
@@ -158,7 +159,7 @@ impl Session for Producing {
             .key(&*record.vin)
             .payload(payload)
             // Of what came while the clock was ahead: brokers take nothing from the future.
-            .timestamp(i64::try_from(record.received_at).unwrap_or_default().min(epoch_ms()))
+            .timestamp(i64::try_from(record.received_at.min(epoch_ms())).unwrap_or_default())
             .headers(headers);
         let Err((error, _)) = self.producer.send(message) else {
             if self.flying.records() == 1 {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -17,6 +17,7 @@ use super::Outcome;
 use super::kafka::WINDOW_RECORDS;
 use super::kafka_reports::{Report, Reports};
 use crate::config::{self, kafka_properties, secret};
+use crate::record::epoch_ms;
 
 /// Different troubles that are told in one outage.
 const TROUBLES: usize = 16;
@@ -300,12 +301,6 @@ impl ProducerContext for Context {
 /// In milliseconds: no broker takes what is younger for too old.
 const RECENT: i64 = 600_000;
 
-/// Milliseconds since the epoch, by this machine's clock.
-pub(super) fn epoch_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// Errors that no later try can mend are refusals. Everything else is retried for ever: a topic that is missing can be
 /// made, a right that is missing can be given.
 fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
@@ -316,7 +311,7 @@ fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
             ));
         }
         // By this machine's clock just now: it is that one that is ahead, and nothing is wrong with the record.
-        Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() - RECENT) => {
+        Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() as i64 - RECENT) => {
             return Outcome::Failed(format!(
                 "the brokers of {topic} take this machine's time for the future; set its clock"
             ));
@@ -378,11 +373,11 @@ mod tests {
     fn a_time_from_the_future_is_no_fault_of_the_record() {
         let error = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp);
         let of = |at| not_delivered(&error, "fleet_V", at);
-        match of(Some(epoch_ms())) {
+        match of(Some(epoch_ms() as i64)) {
             Outcome::Failed(said) => assert!(said.contains("set its clock"), "{said}"),
             other => panic!("{other:?}"),
         }
-        for old in [Some(epoch_ms() - 2 * RECENT), Some(0), None] {
+        for old in [Some(epoch_ms() as i64 - 2 * RECENT), Some(0), None] {
             assert!(matches!(of(old), Outcome::Refused(_)), "{old:?}");
         }
     }

@@ -38,19 +38,17 @@ impl Log {
 impl Destination for Log {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
-            let (file, lines) = match &self.path {
-                None => (None, Vec::new()),
+            let file = match &self.path {
+                None => None,
                 Some(path) => {
                     let opened = open(path).map_err(|error| format!("cannot open {}: {error}", path.display()));
-                    let (file, torn) = opened.map_err(SessionError)?;
-                    // What a crash cut off stays a line of its own; the record comes again, whole.
-                    (Some(file), if torn { vec![b'\n'] } else { Vec::new() })
+                    Some(opened.map_err(SessionError)?)
                 }
             };
             let session: Box<dyn Session> = Box::new(Lines {
                 path: self.path.clone(),
                 file,
-                lines,
+                lines: Vec::new(),
                 numbers: Vec::new(),
                 writing: None,
             });
@@ -127,16 +125,19 @@ impl Session for Lines {
     }
 }
 
-/// The file, for appending, and whether it ends in the middle of a line.
-fn open(path: &Path) -> std::io::Result<(File, bool)> {
-    let file = File::options().create(true).append(true).read(true).open(path)?;
+/// The file, for appending whole lines: what a crash cut off stays a line of its own, and the record comes again.
+fn open(path: &Path) -> std::io::Result<File> {
+    let mut file = File::options().create(true).append(true).read(true).open(path)?;
     let mut last = [b'\n'];
     if let Some(at) = file.metadata()?.len().checked_sub(1)
         && file.metadata()?.is_file()
     {
         file.read_exact_at(&mut last, at)?;
     }
-    Ok((file, last != [b'\n']))
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 /// Goes on in the file that has the name now: whoever rotates logs moves the one before away, and may remove it.
@@ -152,11 +153,7 @@ fn follow(file: &mut File, path: &Path) -> std::io::Result<()> {
         Err(error) => return Err(error),
     };
     if !same {
-        let (mut other, torn) = open(path)?;
-        if torn {
-            other.write_all(b"\n")?;
-        }
-        *file = other;
+        *file = open(path)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use super::status::Status;
 use super::transfer::Transfer;
 use crate::destination::Destination;
 use crate::queue::{DeadLetter, Item, Queue, Queued};
+use crate::record::epoch_ms;
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -204,10 +205,7 @@ impl Pump {
         let letter = DeadLetter {
             origin: self.name.clone(),
             reason: reason.to_owned(),
-            at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis() as u64,
+            at: epoch_ms(),
             vin: record.vin.to_string(),
             record_type: record.record_type.to_string(),
             txid: record.txid.clone(),

@@ -172,7 +172,8 @@ impl<'a> Transfer<'a> {
     }
 
     /// Hands over what was read while the session takes it and the rules let it go, and while what is behind the oldest
-    /// unconfirmed record can be accounted for; a suspect only when nothing else is in flight. Returns until when the next one waits, if it does.
+    /// unconfirmed record can be accounted for; a suspect only when nothing else is in flight. Returns until when the next
+    /// one waits, if it does.
     async fn hand_over(&mut self, session: &mut dyn Session) -> Result<Option<Instant>, End> {
         let mut handed = 0;
         while session.has_room()

@@ -202,6 +202,7 @@ impl Gateway {
     pub fn reloader(&mut self) -> Reloader {
         Reloader {
             live: self.config.destinations.clone(),
+            waits: false,
             current: self.config.clone(),
             queue: self.published.queue.clone(),
             tls: self.listener.tls(),

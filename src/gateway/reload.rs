@@ -53,6 +53,8 @@ pub struct Reloader {
     /// Those that the last configuration still has, as they run: what it changed of one that waits for a restart does not
     /// count yet.
     pub(super) live: Vec<config::Destination>,
+    /// Whether some of these wait for a restart: their lists are read by `refresh`, and not with a reload.
+    pub(super) waits: bool,
 }
 
 impl Reloader {
@@ -82,12 +84,18 @@ impl Reloader {
             }
         }
         self.live = self.running(&new).cloned().collect();
+        self.waits = self.live.len() > staying.len();
         self.current.listener = self.with_files_of(&new.listener);
         self.current.queue = config::Queue {
             path: self.current.queue.path.clone(),
             ..new.queue
         };
         Ok(kept)
+    }
+
+    /// Whether destinations wait for a restart, whose lists are to be read again after a reload.
+    pub fn waits(&self) -> bool {
+        self.waits
     }
 
     /// Those that run and that a configuration has, by name.

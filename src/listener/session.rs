@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -27,10 +27,10 @@ use super::notes::describe;
 use super::rate::Rate;
 use super::server::Settings;
 use crate::queue::{DeadLetter, Item, Queue, Refusal, Submitter};
-use crate::record::Record;
 use crate::record::envelope::{self, MAX_MESSAGE_BYTES};
 use crate::record::identity::Identity;
 use crate::record::payload::{self, ConnectivityStatus};
+use crate::record::{Record, epoch_ms};
 
 /// A message up to here is read to its end and answered; a longer one ends the connection after its error reply.
 const LONGEST_READ: usize = 2 * MAX_MESSAGE_BYTES;
@@ -396,11 +396,4 @@ fn written(result: Result<Result<(), WsError>, tokio::time::error::Elapsed>) -> 
         Ok(Err(error)) => Err(End::Socket(error.to_string())),
         Err(_) => Err(End::Socket("the vehicle does not read its acks".to_owned())),
     }
-}
-
-fn epoch_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis() as u64
 }

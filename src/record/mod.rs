@@ -11,6 +11,7 @@ pub mod stored;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -20,6 +21,12 @@ pub(crate) const LONGEST_TYPE: usize = 64;
 /// Whether a text that becomes part of topics and headers is one: of no more bytes than that, without control characters.
 pub(crate) fn is_plausible(text: &str, length: RangeInclusive<usize>) -> bool {
     length.contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// Now, as `received_at` counts.
+pub(crate) fn epoch_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
 }
 
 /// One record as it is committed to the queue: what the vehicle sent and what the gateway knows about it.

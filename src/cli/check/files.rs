@@ -12,12 +12,10 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::findings::Findings;
-use crate::config::{Config, DestinationKind};
+use crate::config::{self, Config, DestinationKind};
 
 /// The user that the packaged unit runs the gateway as.
 const SERVICE: &str = "waystation";
-/// Where systemd puts credentials.
-const CREDENTIALS: &str = "/run/credentials";
 /// What systemd makes for the service.
 const STATE: &str = "/var/lib/waystation";
 
@@ -113,7 +111,7 @@ pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
         });
     for (key, path) in own.into_iter().chain(named).chain(of_kafka) {
         // Those the service gets from systemd, whoever they seem to belong to.
-        if path.starts_with(CREDENTIALS) || !path.is_file() {
+        if config::is_credential(&path) || !path.is_file() {
             continue;
         }
         if let Some(obstacle) = user.obstacle(&path) {

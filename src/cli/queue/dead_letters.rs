@@ -64,7 +64,7 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
     match &args.command {
         Command::List { chosen } => {
             let (mut letters, mut bytes) = (0_u64, 0);
-            let all = each(chosen, end(chosen)?, |number, letter| {
+            let all = each(chosen, |number, letter| {
                 (letters, bytes) = (letters + 1, bytes + letter.raw.len());
                 say!("{}", line(number, &letter));
                 Ok(())
@@ -89,7 +89,7 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
             };
             // Made with the first of them, or when there are none: a queue that is not there leaves no file behind.
             let mut out = None;
-            let all = each(chosen, end(chosen)?, |number, letter| {
+            let all = each(chosen, |number, letter| {
                 let out = match &mut out {
                     Some(out) => out,
                     None => out.insert(open()?),
@@ -110,7 +110,7 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
 
 fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
     let mut numbers = BTreeSet::new();
-    let all = each(chosen, end(chosen)?, |number, _| {
+    let all = each(chosen, |number, _| {
         if only.is_empty() || only.contains(&number) {
             numbers.insert(number);
         }
@@ -145,19 +145,10 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
     all
 }
 
-/// One more than the number of the last one that there is; a gateway that runs puts all of them where they can be read.
-fn end(chosen: &Chosen) -> Result<u64, QueueError> {
+/// Visits each of them. When some cannot be read, that is the error, after all others.
+fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>) -> Result<(), QueueError> {
     let dir = chosen.source.dir()?;
-    Ok(control::seal(&dir)?.map_or(u64::MAX, |sealed| sealed.dead_letters))
-}
-
-/// Visits those before `end`. When some cannot be read, that is the error, after all others.
-fn each(
-    chosen: &Chosen,
-    end: u64,
-    mut visit: impl FnMut(u64, DeadLetter) -> Result<(), QueueError>,
-) -> Result<(), QueueError> {
-    let dir = chosen.source.dir()?;
+    let end = control::seal(&dir)?.map_or(u64::MAX, |sealed| sealed.dead_letters);
     let wanted = |letter: &DeadLetter| {
         chosen.origin.as_ref().is_none_or(|origin| *origin == letter.origin)
             && chosen.vin.as_ref().is_none_or(|vin| *vin == letter.vin)

@@ -63,6 +63,25 @@ fn store(submitter: &mut Submitter, writer: &mut Writer, numbers: std::ops::Rang
     }
 }
 
+/// A disk as a crash leaves it, once so many records have been stored on it.
+fn crashed(records: u64, payload: usize) -> State {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    store(&mut queue.submitter(), &mut writer, 0..records, payload);
+    disk.die()
+}
+
+/// The same of a queue that has several segments, after an orderly stop; and where the second one begins.
+fn segmented() -> (State, u64) {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    store(&mut queue.submitter(), &mut writer, 0..60, LARGE);
+    writer.finish().unwrap();
+    let state = disk.die();
+    let second = names(&state, "segments")[1].trim_end_matches(".redb").parse().unwrap();
+    (state, second)
+}
+
 /// What a destination gets next, as long as there is something.
 async fn read(queue: &Queue, destination: &str) -> Vec<String> {
     let mut reader = queue.reader(destination);
@@ -140,7 +159,7 @@ async fn what_root_makes_in_a_queue_belongs_to_its_user() {
     const NOBODY: u32 = 65_534;
     assert!(
         rustix::process::geteuid().is_root(),
-        "this test gives files away and needs root: sudo env \"PATH=$PATH\" scripts/test.sh --test misfortunes"
+        "this test gives files away and needs root: sudo env \"PATH=$PATH\" scripts/test.sh --test disk_faults"
     );
     let dir = tempfile::tempdir().unwrap();
     chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -190,10 +209,7 @@ async fn a_batch_whose_write_fails_is_refused_and_not_left_waiting() {
 
 #[tokio::test]
 async fn a_full_disk_without_a_quarantine_keeps_nothing_from_starting() {
-    let disk = SimDisk::new(State::default());
-    let (queue, mut writer) = open(&disk);
-    store(&mut queue.submitter(), &mut writer, 0..5, SMALL);
-    let mut state = disk.die();
+    let mut state = crashed(5, SMALL);
     let mess = Path::new(DIR).join("segments/notes");
     state.put(&mess, b"not a segment");
     // A segment in which nothing is intact: its records are in the journal alone.
@@ -235,15 +251,7 @@ async fn a_full_disk_without_a_quarantine_keeps_nothing_from_starting() {
 
 #[tokio::test]
 async fn a_segment_of_which_nothing_is_left_holds_up_nobody_on_a_full_disk() {
-    let disk = SimDisk::new(State::default());
-    let (queue, mut writer) = open(&disk);
-    store(&mut queue.submitter(), &mut writer, 0..60, LARGE);
-    writer.finish().unwrap();
-    let mut state = disk.die();
-    let second = names(&state, "segments")[1]
-        .trim_end_matches(".redb")
-        .parse::<u64>()
-        .unwrap();
+    let (mut state, second) = segmented();
     state.put(&segment(0), &[7; 20_000]);
     let disk = SimDisk::new(state);
     disk.set_capacity(Some(disk.used()));
@@ -256,10 +264,7 @@ async fn a_segment_of_which_nothing_is_left_holds_up_nobody_on_a_full_disk() {
 
 #[tokio::test]
 async fn a_file_in_the_place_of_the_quarantine_makes_way() {
-    let disk = SimDisk::new(State::default());
-    let (queue, mut writer) = open(&disk);
-    store(&mut queue.submitter(), &mut writer, 0..5, SMALL);
-    let mut state = disk.die();
+    let mut state = crashed(5, SMALL);
     state.put(&Path::new(DIR).join("quarantine"), b"in the way");
     state.put(&Path::new(DIR).join("segments/notes"), b"not a segment");
     let disk = SimDisk::new(state);
@@ -279,17 +284,7 @@ async fn a_file_in_the_place_of_the_quarantine_makes_way() {
 
 #[tokio::test]
 async fn an_older_segment_that_cannot_be_opened_keeps_nothing_from_starting() {
-    let disk = SimDisk::new(State::default());
-    let (queue, mut writer) = open(&disk);
-    let mut submitter = queue.submitter();
-    store(&mut submitter, &mut writer, 0..60, LARGE);
-    writer.finish().unwrap();
-    let mut state = disk.die();
-    assert!(names(&state, "segments").len() > 1);
-    let second = names(&state, "segments")[1]
-        .trim_end_matches(".redb")
-        .parse::<u64>()
-        .unwrap();
+    let (mut state, second) = segmented();
     state.make_unopenable(&segment(0));
     let disk = SimDisk::new(state);
     let (queue, _writer) = open(&disk);
