@@ -54,6 +54,26 @@ async fn every_kind_of_key_and_signature_that_vehicles_have_is_accepted() {
 }
 
 #[tokio::test]
+async fn more_certificates_than_a_vehicle_sends_are_refused_unread() {
+    let root = authority("Root");
+    let below = root.authority(authority_params("TeslaMotors"), &PKCS_ECDSA_P256_SHA256);
+    let gateway = Gateway::trusting(&[&root]);
+    let mut shown = below.vehicle();
+    shown.chain.push(below.certificate.der().clone());
+    for number in 0..5 {
+        shown
+            .chain
+            .push(authority(&number.to_string()).certificate.der().clone());
+    }
+    assert!(gateway.meets_vehicle(&shown).await.is_ok(), "six beside its own");
+    shown.chain.push(authority("5").certificate.der().clone());
+    match gateway.meets_vehicle(&shown).await {
+        Err(CertificateError::Other(error)) => assert!(error.to_string().contains("MaximumPathDepth"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn p256_keys_that_sign_with_sha512_are_accepted_as_openssl_makes_them() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

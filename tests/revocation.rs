@@ -68,6 +68,33 @@ async fn a_revoked_vehicle_is_refused_and_its_neighbours_are_not() {
 }
 
 #[tokio::test]
+async fn every_list_of_an_authority_counts() {
+    let ours = authority("TeslaMotors");
+    let lists = [list(&ours, &[7], 2023), list(&ours, &[7, 8], 2090)];
+    let one_file = [lists.concat()];
+    for lists in [&lists[..], &one_file] {
+        let gateway = with_lists(&[&ours], lists);
+        for (number, is_in) in [(7, false), (8, false), (9, true)] {
+            let met = gateway.meets_vehicle(&numbered(&ours, number)).await;
+            assert_eq!(met.is_ok(), is_in, "{number}: {met:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_says_nothing_of_another_authority_with_the_same_name() {
+    let [old, new] = [authority("TeslaMotors"), authority("TeslaMotors")];
+    let lists = [list(&old, &[7], 2090), list(&new, &[8], 2090)];
+    for count in 0..=2 {
+        let gateway = with_lists(&[&old, &new], &lists[..count]);
+        for (authority, number, needs) in [(&old, 7, 1), (&old, 8, 3), (&new, 7, 3), (&new, 8, 2)] {
+            let met = gateway.meets_vehicle(&numbered(authority, number)).await;
+            assert_eq!(met.is_ok(), count < needs, "{count} lists, {number}: {met:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_below_a_revoked_authority_is_refused() {
     let root = authority("Root");
     let mut params = authority_params("TeslaMotors");

@@ -5,9 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
-use webpki::{CertRevocationList, OwnedCertRevocationList, RevocationCheckDepth, UnknownStatusPolicy};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
+use webpki::{
+    Cert, CertRevocationList, Error, OwnedCertRevocationList, RevocationCheckDepth, RevocationOptions,
+    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::tls::{Findings, outside, read};
@@ -26,18 +29,45 @@ impl Revoked {
         Some(Self(lists.into_iter().flatten().collect()))
     }
 
-    /// Runs a verification with what these lists ask for; without lists, with nothing.
-    pub(super) fn with<T>(&self, verify: impl FnOnce(Option<webpki::RevocationOptions<'_>>) -> T) -> T {
-        let lists: Vec<&CertRevocationList<'_>> = self.0.iter().collect();
-        let options = webpki::RevocationOptionsBuilder::new(&lists).map(|builder| {
-            builder
-                .with_depth(RevocationCheckDepth::Chain)
-                // There need not be a list for every authority.
-                .with_status_policy(UnknownStatusPolicy::Allow)
-                .build()
-        });
-        verify(options.ok())
+    /// Whether one of the lists names a certificate of this path. `verify` goes the same path again, from the vehicle's
+    /// certificate over these to this authority, with the lists that it is given.
+    ///
+    /// All lists are looked at, and each by itself: webpki takes the first one that has an issuer's name, and finds everybody
+    /// guilty when another authority of that name has signed it.
+    pub(super) fn names(
+        &self,
+        path: &VerifiedPath<'_>,
+        verify: impl Fn(&[TrustAnchor<'_>], &[CertificateDer<'_>], RevocationOptions<'_>) -> Result<(), Error>,
+    ) -> bool {
+        let anchor = std::slice::from_ref(path.anchor());
+        let above: Vec<_> = path.intermediate_certificates().map(Cert::der).collect();
+        let certificates = || std::iter::once::<&Cert<'_>>(path.end_entity()).chain(path.intermediate_certificates());
+        self.0.iter().any(|list| {
+            let named = certificates().any(|certificate| {
+                list.issuer() == certificate.issuer() && !matches!(list.find_serial(certificate.serial()), Ok(None))
+            });
+            named && condemns(list, |options| verify(anchor, &above, options))
+        })
     }
+}
+
+/// Whether a list that has the name and the number is the authority's own: signed with its key.
+fn condemns(list: &CertRevocationList<'static>, verify: impl Fn(RevocationOptions<'_>) -> Result<(), Error>) -> bool {
+    let lists = [list];
+    let Ok(options) = RevocationOptionsBuilder::new(&lists) else {
+        return false;
+    };
+    let options = options
+        .with_depth(RevocationCheckDepth::Chain)
+        // There need not be a list for every authority.
+        .with_status_policy(UnknownStatusPolicy::Allow);
+    !matches!(
+        verify(options.build()),
+        Ok(())
+            | Err(
+                Error::InvalidCrlSignatureForPublicKey | Error::UnsupportedCrlSignatureAlgorithmForPublicKeyContext(_)
+            )
+    )
 }
 
 fn lists(path: &Path, findings: &mut Findings) -> Option<Vec<CertRevocationList<'static>>> {

@@ -15,9 +15,9 @@ use rustls::{
 };
 use webpki::{
     EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
-    VerifiedPath,
+    RevocationOptions, VerifiedPath,
 };
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name, X509Version};
 
 use super::revocation::Revoked;
 
@@ -25,6 +25,15 @@ use super::revocation::Revoked;
 const CLIENT_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 2]);
 /// Content octets of 2.5.29.37.0.
 const ANY_USAGE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]);
+
+/// A vehicle sends one or two. webpki looks for a path through all that it is sent, in every order: a few hundred keep a
+/// processor busy for seconds, and whoever sends them need not be a vehicle.
+const MOST_INTERMEDIATES: usize = 6;
+/// Characters of a certificate's name that are told.
+const LONGEST_NAME: usize = 128;
+/// What is told of the usages in a certificate, which may be as many and as long as there is room for in a handshake.
+const MOST_USAGES: usize = 4;
+const LONGEST_USAGE: usize = 16;
 
 /// An authority that vehicles' chains may end at: a root or an intermediate.
 #[derive(Debug)]
@@ -115,6 +124,27 @@ impl VehicleVerifier {
         }
     }
 
+    /// A path from a vehicle's certificate to an authority that is trusted and valid.
+    fn path<'a>(
+        &'a self,
+        leaf: &'a EndEntityCert<'_>,
+        anchors: &'a [TrustAnchor<'_>],
+        intermediates: &'a [CertificateDer<'a>],
+        now: UnixTime,
+        revocation: Option<RevocationOptions<'_>>,
+    ) -> Result<VerifiedPath<'a>, webpki::Error> {
+        let check_anchor = |path: &VerifiedPath<'_>| self.check_anchor(path, now);
+        leaf.verify_for_usage(
+            self.algorithms.all,
+            anchors,
+            intermediates,
+            now,
+            ClientUsage,
+            revocation,
+            Some(&check_anchor),
+        )
+    }
+
     /// Whether a path may end where it does. An authority that was renewed with its old key is in the bundle twice, and
     /// one valid certificate of it is enough.
     fn check_anchor(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<(), webpki::Error> {
@@ -164,21 +194,18 @@ impl ClientCertVerifier for VehicleVerifier {
             name_certificate(end_entity, &error);
             refusal(error)
         };
+        if intermediates.len() > MOST_INTERMEDIATES {
+            return Err(refusal(webpki::Error::MaximumPathDepthExceeded));
+        }
         let leaf = EndEntityCert::try_from(end_entity).map_err(refusal)?;
-        let check_anchor = |path: &VerifiedPath<'_>| self.check_anchor(path, now);
-        let verified = self.revoked.with(|revocation| {
-            leaf.verify_for_usage(
-                self.algorithms.all,
-                &self.anchors,
-                intermediates,
-                now,
-                ClientUsage,
-                revocation,
-                Some(&check_anchor),
-            )
-            .map(drop)
+        let path = self.path(&leaf, &self.anchors, intermediates, now, None);
+        let path = path.map_err(refusal)?;
+        let revoked = self.revoked.names(&path, |anchor, above, lists| {
+            self.path(&leaf, anchor, above, now, Some(lists)).map(drop)
         });
-        verified.map_err(refusal)?;
+        if revoked {
+            return Err(refusal(webpki::Error::CertRevoked));
+        }
         Ok(ClientCertVerified::assertion())
     }
 
@@ -216,7 +243,11 @@ impl ExtendedKeyUsageValidator for ClientUsage {
             if usage == CLIENT_AUTH || usage == ANY_USAGE {
                 return Ok(());
             }
-            present.push(usage.to_decoded_oid());
+            if present.len() < MOST_USAGES {
+                let mut number = usage.to_decoded_oid();
+                number.truncate(LONGEST_USAGE);
+                present.push(number);
+            }
         }
         if present.is_empty() {
             return Ok(());
@@ -241,15 +272,26 @@ fn name_certificate(leaf: &CertificateDer<'_>, error: &webpki::Error) {
         }
         webpki::Error::CertRevoked => "its authority has revoked it (listener.vehicle_crl)",
         webpki::Error::RequiredEkuNotFoundContext(_) => "it is not made for clients (extended key usage clientAuth)",
+        webpki::Error::MaximumPathDepthExceeded => "it comes with more certificates than a vehicle sends",
         _ => "it cannot be used",
     };
     match X509Certificate::from_der(leaf) {
         Ok((_, certificate)) => {
-            let (subject, issuer) = (certificate.subject(), certificate.issuer());
+            let (subject, issuer) = (shown(certificate.subject()), shown(certificate.issuer()));
             tracing::info!(%subject, %issuer, reason = %error, "a client certificate was refused; {advice}");
         }
         Err(_) => tracing::info!(reason = %error, "a client certificate was refused: it is not X.509"),
     }
+}
+
+/// A name as it is told: a stranger chose it, and may have chosen one that is a whole line of a log.
+fn shown(name: &X509Name<'_>) -> String {
+    let name = name.to_string();
+    let legible = name.chars().map(|character| match character.is_control() {
+        true => char::REPLACEMENT_CHARACTER,
+        false => character,
+    });
+    legible.take(LONGEST_NAME).collect()
 }
 
 /// What rustls logs and answers with, for what webpki found.
@@ -281,4 +323,24 @@ fn refusal(error: webpki::Error) -> rustls::Error {
         other => CertificateError::Other(OtherError(Arc::new(other))),
     };
     rustls::Error::InvalidCertificate(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_told_in_one_line_of_bounded_length() {
+        let mut params = rcgen::CertificateParams::default();
+        let name = format!("one\nERROR two\u{1b}[2J{}", "x".repeat(60_000));
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().expect("keys can be made");
+        let certificate = params.self_signed(&key).expect("a name can be anything");
+        let (_, certificate) = X509Certificate::from_der(certificate.der()).expect("it was just made");
+        let told = shown(certificate.subject());
+        assert!(
+            told.contains("one\u{fffd}ERROR two\u{fffd}[2J") && told.chars().count() == LONGEST_NAME,
+            "{told:?}"
+        );
+    }
 }
