@@ -203,6 +203,36 @@ async fn the_connection_above_the_limit_is_refused_until_one_leaves() {
 }
 
 #[tokio::test]
+async fn strangers_that_say_nothing_keep_no_vehicle_out() {
+    let gateway = Running::with(Options {
+        listener: "max_connections = 3",
+        ..Options::default()
+    })
+    .await;
+    let mut first = gateway.connect(1).await;
+    let dial = gateway.dial(2);
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(dial.tcp().await.unwrap());
+    }
+    // Long before they would be closed for their silence.
+    let mut second = gateway.connect(2).await;
+    second.delivers(2, "second").await;
+    first.delivers(1, "first").await;
+    gateway
+        .reports("those that came first made way", |report| {
+            report.listener.handshake_errors == 3 && report.listener.connections_refused == 0
+        })
+        .await;
+    for stream in &mut silent[..3] {
+        let end = tokio::time::timeout(PATIENCE, stream.read(&mut [0])).await.unwrap();
+        assert!(!matches!(end, Ok(1..)), "{end:?}");
+    }
+    gateway.connect(3).await.delivers(3, "third").await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn whoever_does_not_finish_the_handshake_is_closed() {
     let limit = Duration::from_millis(500);
     let gateway = Running::with(Options {

@@ -11,6 +11,7 @@ mod notes;
 mod rate;
 mod registry;
 mod revocation;
+mod room;
 mod server;
 mod session;
 mod signals;

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::counters::Counters;
 use super::http::{self, Answered, Door};
 use super::registry::Registry;
+use super::room::{Place, Room};
 use super::session::{Session, Surroundings};
 use crate::config::Routes;
 use crate::queue::{Heartbeat, Queue};
@@ -104,7 +104,7 @@ impl Listener {
 
     /// Accepts until it is told to drain, then waits for every session to end.
     pub async fn run(self) {
-        let room = Arc::new(Semaphore::new(self.shared.settings.max_connections));
+        let room = Room::new(self.shared.settings.max_connections);
         let mut connections = JoinSet::new();
         let mut beats = tokio::time::interval(Heartbeat::INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -130,17 +130,16 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            let Some(place) = room.enter() else {
                 self.shared.counters.connections_refused.add();
                 tracing::warn!(%peer, limit = self.shared.settings.max_connections,
-                    "connection refused: listener.max_connections are open");
+                    "connection refused: as many vehicles as listener.max_connections are connected");
                 continue;
             };
             let acceptor = TlsAcceptor::from(self.tls.load_full());
             let shared = self.shared.clone();
             connections.spawn(async move {
-                shared.connection(stream, peer, acceptor).await;
-                drop(permit);
+                shared.connection(stream, peer, acceptor, place).await;
             });
         }
         drop(self.socket);
@@ -157,11 +156,18 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 impl Shared {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, mut place: Place) {
         // In boxes of their own, so that a connection does not hold for ever the room that its beginning took.
-        let handshake = Box::pin(self.handshake(stream, peer, acceptor));
+        let evicted = place.evicted.clone();
+        let handshake = Box::pin(self.handshake(stream, peer, acceptor, &mut place));
         let accepted = tokio::select! {
             () = self.draining.cancelled() => return,
+            () = evicted.cancelled() => {
+                self.counters.handshake_errors.add();
+                tracing::warn!(%peer, limit = self.settings.max_connections,
+                    "connection closed before it showed a vehicle's certificate: listener.max_connections are open, and another one came");
+                return;
+            }
             accepted = timeout(self.settings.handshake_timeout, handshake) => accepted,
         };
         let (upgraded, identity) = match accepted {
@@ -203,6 +209,7 @@ impl Shared {
         stream: TcpStream,
         peer: SocketAddr,
         acceptor: TlsAcceptor,
+        place: &mut Place,
     ) -> Result<Option<(http::Upgraded, Identity)>, HandshakeError> {
         // Acks are small and urgent. A socket that cannot do this still works.
         if let Err(error) = stream.set_nodelay(true) {
@@ -215,6 +222,9 @@ impl Shared {
             None => Err("a vehicle's client certificate is needed: none was sent\n".to_owned()),
             Some(leaf) => self.identify(leaf),
         };
+        if identity.is_ok() && !place.becomes_vehicle() {
+            return Ok(None);
+        }
         let refusal = match &identity {
             Err(reason) => Some((StatusCode::FORBIDDEN, reason.clone())),
             Ok(_) if self.queue.is_full() => {
