@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use gateway::{Options, PATIENCE, Running, vin};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use vehicle::{PAYLOAD, Vehicle, record};
+use vehicle::{PAYLOAD, Vehicle, ack, record};
 use waystation::record::envelope::{self, Reply};
 
 const WITH_CONNECTIVITY: &str = "V = \"lines\"\nconnectivity = \"lines\"";
@@ -286,6 +286,23 @@ async fn a_silent_vehicle_stays_as_long_as_it_answers_pings() {
         .await;
     assert_eq!(report.listener.connections, 1);
     assert_eq!(asleep.closed().await, Some(1001));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_vehicle_in_the_middle_of_a_long_message_is_not_silent() {
+    let gateway = Running::with(Options {
+        listener: "idle_timeout = \"2s\"",
+        ..Options::default()
+    })
+    .await;
+    let mut vehicle = gateway.connect(1).await;
+    // Six seconds: three times as long as silence may last.
+    let message = record(1, "V", &"long".repeat(100), PAYLOAD);
+    let piece = message.len() / 30;
+    vehicle.send_slowly(&message, piece, Duration::from_millis(200)).await;
+    assert_eq!(vehicle.reply().await, ack("V", &"long".repeat(100)));
+    assert_eq!(gateway.report().listener.idle_closed, 0);
     gateway.stop().await;
 }
 

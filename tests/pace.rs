@@ -53,6 +53,31 @@ async fn a_vehicle_over_its_rate_is_read_no_faster_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_vehicle_that_connects_again_and_again_is_no_faster_for_it() {
+    let gateway = Running::with(Options {
+        listener: "messages_per_second = 20",
+        ..Options::default()
+    })
+    .await;
+    let started = Instant::now();
+    for connection in 0..4 {
+        let mut vehicle = gateway.connect(1).await;
+        for number in 0..20 {
+            let txid = format!("{connection}-{number}");
+            vehicle.send(record(1, "V", &txid, PAYLOAD)).await;
+        }
+        for number in 0..20 {
+            assert_eq!(vehicle.reply().await, ack("V", &format!("{connection}-{number}")));
+        }
+        vehicle.leave().await;
+    }
+    // A second's worth at once, and three more at 20 a second.
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(2_900), "{elapsed:?}");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn messages_that_are_not_kept_count_towards_the_rate_too() {
     let gateway = Running::with(Options {
         listener: "messages_per_second = 20",

@@ -1,4 +1,4 @@
-//! How a session ends: what the vehicle is told, and the DISCONNECTED record.
+//! How a session ends: what the vehicle is told, and what is waited for.
 //!
 //! Acks of what is on the disk are sent before the close; a newer connection of the same vehicle waits for all this
 //! only briefly.
@@ -12,13 +12,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use super::session::{READ_BUFFER, Session, WRITE_TIMEOUT};
-use crate::queue::{Item, Refusal};
-use crate::record::payload::ConnectivityStatus;
+use crate::queue::Refusal;
 
 /// For the rest of a message that is far too large.
 const LINGER: Duration = Duration::from_secs(10);
-/// For the last connectivity record to find room in the queue.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the vehicle to read its last acks and close.
 const LAST_ACKS: Duration = Duration::from_secs(2);
 /// For a connection that has been replaced to take its last acks.
@@ -124,15 +121,10 @@ impl Session {
         tracing::debug!(connection_id = %self.connection_id, in_order = matches!(ended, Ok(Ok(()))), "rest thrown away");
     }
 
-    /// The DISCONNECTED record, by a sender of its own: this session's may have been refused.
-    pub(super) async fn say_goodbye(self: Box<Self>) {
-        let Some(record) = self.connectivity(ConnectivityStatus::Disconnected) else {
-            return;
-        };
-        let mut submitter = self.around.queue.submitter();
-        let stored = timeout(GOODBYE_TIMEOUT, submitter.store(Item::Record(record))).await;
-        if !matches!(stored, Ok(Ok(()))) {
-            self.around.counters.connectivity_dropped.add();
-        }
+    /// Waits for the disk, and acknowledges nothing more: what a vehicle has waiting counts against it until it is stored,
+    /// however often it connects.
+    pub(super) async fn settle(&mut self) {
+        let all = self.released + self.waiting.len() as u64;
+        while self.submitter.committed() < all && self.submitter.advanced(self.submitter.committed()).await.is_ok() {}
     }
 }

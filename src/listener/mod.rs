@@ -8,6 +8,7 @@ mod counters;
 mod ending;
 mod http;
 mod notes;
+mod presence;
 mod rate;
 mod registry;
 mod revocation;

@@ -30,6 +30,12 @@ impl Rate {
         self.tokens -= 1.0;
     }
 
+    /// Whether it is as good as a new one.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens >= self.per_second
+    }
+
     /// How long to wait for the next token, if there is none.
     pub(super) fn pause(&mut self, now: Instant) -> Option<Duration> {
         self.refill(now);

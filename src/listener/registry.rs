@@ -1,13 +1,25 @@
 //! Who is connected. A vehicle has one live connection: a second one ends the first, and starts when that has ended,
 //! so that its records come after the first one's.
+//!
+//! Invariant: a vehicle's rate is the vehicle's, however often it connects.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::rate::Rate;
+
 #[derive(Default)]
-pub(crate) struct Registry(Mutex<HashMap<Arc<str>, Entry>>);
+pub(crate) struct Registry(Mutex<Vehicles>);
+
+#[derive(Default)]
+struct Vehicles {
+    connected: HashMap<Arc<str>, Entry>,
+    /// What those that have left may send when they come back, as long as that is less than what a new one may.
+    left: HashMap<Arc<str>, Rate>,
+}
 
 struct Entry {
     replaced: CancellationToken,
@@ -24,7 +36,7 @@ pub(crate) struct Registration {
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Vehicles> {
         // Every change under it is a single insert or remove.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -41,7 +53,7 @@ impl Registry {
             replaced: registration.replaced.clone(),
             ended: registration.ended.clone(),
         };
-        let before = self.lock().insert(Arc::clone(sender_id), entry);
+        let before = self.lock().connected.insert(Arc::clone(sender_id), entry);
         let ended = before.map(|before| {
             before.replaced.cancel();
             before.ended
@@ -50,10 +62,24 @@ impl Registry {
     }
 }
 
+impl Registration {
+    /// What the vehicle may send, once the connection before has ended; `new` if there was none just now.
+    pub(crate) fn rate(&self, new: Rate) -> Rate {
+        self.registry.lock().left.remove(&self.sender_id).unwrap_or(new)
+    }
+
+    /// The vehicle has left, and may send that much.
+    pub(crate) fn leaves(&self, rate: Rate, now: Instant) {
+        let mut vehicles = self.registry.lock();
+        vehicles.left.retain(|_, rate| !rate.is_full(now));
+        vehicles.left.insert(Arc::clone(&self.sender_id), rate);
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.ended.cancel();
-        let mut entries = self.registry.lock();
+        let entries = &mut self.registry.lock().connected;
         // Only its own entry: a newer one has another token, and is not ended.
         if entries
             .get(&self.sender_id)
@@ -66,6 +92,8 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -79,9 +107,28 @@ mod tests {
         assert!(first.replaced.is_cancelled() && !before.is_cancelled());
         drop(first);
         assert!(before.is_cancelled());
-        assert_eq!(registry.lock().len(), 1);
+        assert_eq!(registry.lock().connected.len(), 1);
         assert!(!second.replaced.is_cancelled());
         drop(second);
-        assert!(registry.lock().is_empty());
+        assert!(registry.lock().connected.is_empty());
+    }
+
+    #[test]
+    fn a_vehicle_that_comes_back_has_no_more_to_send_than_when_it_left() {
+        let registry = Arc::new(Registry::default());
+        let now = Instant::now();
+        let (first, _) = registry.register(&"vehicle_device.A".into());
+        let mut rate = first.rate(Rate::new(2));
+        rate.spend(now);
+        rate.spend(now);
+        first.leaves(rate, now);
+        let (second, _) = registry.register(&"vehicle_device.A".into());
+        let mut rate = second.rate(Rate::new(2));
+        assert!(rate.pause(now).is_some());
+        second.leaves(rate, now);
+        // Whose bucket is full again is as good as a new one.
+        let (other, _) = registry.register(&"vehicle_device.B".into());
+        other.leaves(other.rate(Rate::new(2)), now + Duration::from_secs(2));
+        assert_eq!(registry.lock().left.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::http::{self, Answered, Door};
+use super::notes::legible;
+use super::rate::Rate;
 use super::registry::Registry;
 use super::room::{Place, Room};
 use super::session::{Session, Surroundings};
@@ -175,7 +177,7 @@ impl Shared {
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {
                 self.counters.handshake_errors.add();
-                tracing::info!(%peer, %error, "connection did not become a vehicle's");
+                tracing::info!(%peer, error = legible(&error), "connection did not become a vehicle's");
                 return;
             }
             Err(_) => {
@@ -200,8 +202,10 @@ impl Shared {
             counters: Arc::clone(&self.counters),
             draining: self.draining.clone(),
         };
-        let session = Box::pin(Session::new(around, identity, upgraded)).await;
-        session.run(registration.replaced.clone()).await;
+        let rate = registration.rate(Rate::new(self.settings.messages_per_second));
+        let session = Box::pin(Session::new(around, identity, upgraded, rate)).await;
+        let rate = session.run(registration.replaced.clone()).await;
+        registration.leaves(rate, Instant::now());
     }
 
     async fn handshake(

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Verdict, Why};
@@ -26,10 +28,10 @@ use super::http::Upgraded;
 use super::notes::describe;
 use super::rate::Rate;
 use super::server::Settings;
-use crate::queue::{DeadLetter, Item, Queue, Refusal, Submitter};
+use crate::queue::{DeadLetter, Item, Queue, Submitter};
 use crate::record::envelope::{self, MAX_MESSAGE_BYTES};
 use crate::record::identity::Identity;
-use crate::record::payload::{self, ConnectivityStatus};
+use crate::record::payload::ConnectivityStatus;
 use crate::record::{Record, epoch_ms};
 
 /// A message up to here is read to its end and answered; a longer one ends the connection after its error reply.
@@ -45,6 +47,9 @@ const ENTRY_BYTES: usize = 256;
 /// A reply that the vehicle has not taken by then ends the connection.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Notes what is read, beside passing it on.
+pub(super) type Stream = InspectReader<TlsStream<TcpStream>, Box<dyn FnMut(&[u8]) + Send>>;
+
 /// What a session needs of the gateway.
 pub(crate) struct Surroundings {
     pub queue: Queue,
@@ -58,9 +63,11 @@ pub(crate) struct Session {
     pub(super) around: Surroundings,
     pub(super) identity: Identity,
     pub(super) connection_id: Arc<str>,
-    network_interface: String,
-    client_version: Arc<str>,
-    pub(super) socket: WebSocketStream<TlsStream<TcpStream>>,
+    pub(super) network_interface: String,
+    pub(super) client_version: Arc<str>,
+    pub(super) socket: WebSocketStream<Stream>,
+    /// Whether something was read since the last message.
+    heard: Arc<AtomicBool>,
     pub(super) submitter: Submitter,
     /// What waits for its commit, in the order of submission.
     pub(super) waiting: VecDeque<Waiting>,
@@ -91,7 +98,7 @@ struct Held {
 }
 
 impl Session {
-    pub(crate) async fn new(around: Surroundings, identity: Identity, upgraded: Upgraded) -> Box<Self> {
+    pub(crate) async fn new(around: Surroundings, identity: Identity, upgraded: Upgraded, rate: Rate) -> Box<Self> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -100,16 +107,20 @@ impl Session {
             .max_frame_size(Some(LONGEST_READ));
         let Upgraded { stream, read, request } = upgraded;
         // A copy: what is read into is as large as a whole request may be.
+        let heard = Arc::<AtomicBool>::default();
+        let hears = Arc::clone(&heard);
+        let stream = Stream::new(stream, Box::new(move |_: &[u8]| hears.store(true, Ordering::Relaxed)));
         let socket = WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Server, Some(config)).await;
         Box::new(Self {
             submitter: around.queue.submitter(),
-            rate: Rate::new(around.settings.messages_per_second),
+            rate,
             around,
             identity,
             connection_id: request.connection_id.into(),
             network_interface: request.network_interface,
             client_version: request.client_version.into(),
             socket,
+            heard,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             released: 0,
@@ -120,8 +131,9 @@ impl Session {
         })
     }
 
-    /// Runs until the connection ends, for whatever reason.
-    pub(crate) async fn run(mut self: Box<Self>, replaced: CancellationToken) {
+    /// Runs until the connection ends, for whatever reason, and what came over it is on the disk. Returns what the vehicle
+    /// may send then.
+    pub(crate) async fn run(mut self: Box<Self>, replaced: CancellationToken) -> Rate {
         tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id,
             client_type = %self.identity.client_type, client_version = %self.client_version, "vehicle connected");
         self.around.counters.connections.add();
@@ -143,7 +155,9 @@ impl Session {
         }
         self.around.counters.connections.sub();
         tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id, end = ?end, "vehicle disconnected");
+        self.settle().await;
         self.say_goodbye().await;
+        self.rate
     }
 
     async fn serve(&mut self) -> End {
@@ -216,8 +230,7 @@ impl Session {
     }
 
     async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), End> {
-        self.last_heard = Instant::now();
-        self.pinged = false;
+        self.hears();
         match message {
             Some(Ok(Message::Binary(bytes))) => {
                 self.rate.spend(self.last_heard);
@@ -296,7 +309,7 @@ impl Session {
         }
     }
 
-    async fn submit(&mut self, item: Item, reply: Option<Bytes>, bytes: usize) -> Result<(), End> {
+    pub(super) async fn submit(&mut self, item: Item, reply: Option<Bytes>, bytes: usize) -> Result<(), End> {
         let stored = !matches!(item, Item::DeadLetter(_));
         if let Err(refusal) = self.submitter.submit(item).await {
             self.around.counters.not_acked.add_many(stored.into());
@@ -337,7 +350,17 @@ impl Session {
         written(timeout(WRITE_TIMEOUT, self.socket.send(Message::Binary(reply))).await)
     }
 
+    fn hears(&mut self) {
+        self.last_heard = Instant::now();
+        self.pinged = false;
+        self.heard.store(false, Ordering::Relaxed);
+    }
+
     async fn check_idle(&mut self, idle: Duration) -> Result<(), End> {
+        // In the middle of a message, on a slow link, no pong can come.
+        if self.heard.load(Ordering::Relaxed) {
+            self.hears();
+        }
         let silent = self.last_heard.elapsed();
         if silent >= idle {
             self.around.counters.idle_closed.add();
@@ -348,36 +371,6 @@ impl Session {
             return written(timeout(WRITE_TIMEOUT, self.socket.send(Message::Ping(Bytes::new()))).await);
         }
         Ok(())
-    }
-
-    async fn announce(&mut self, status: ConnectivityStatus) -> Result<(), Refusal> {
-        match self.connectivity(status) {
-            None => Ok(()),
-            Some(record) => match self.submit(Item::Record(record), None, 0).await {
-                Err(End::Refused(refusal)) => Err(refusal),
-                _ => Ok(()),
-            },
-        }
-    }
-
-    pub(super) fn connectivity(&self, status: ConnectivityStatus) -> Option<Record> {
-        const TYPE: &str = "connectivity";
-        self.around.settings.routes.is_routed(TYPE).then(|| {
-            let received_at = epoch_ms();
-            let vin = &self.identity.device_id;
-            let payload = payload::connectivity(vin, &self.connection_id, &self.network_interface, status, received_at);
-            self.around.counters.record(TYPE, payload.len());
-            Record {
-                vin: Arc::clone(vin),
-                record_type: TYPE.into(),
-                txid: Bytes::copy_from_slice(self.connection_id.as_bytes()),
-                received_at,
-                client_version: Arc::clone(&self.client_version),
-                payload,
-                origin: None,
-                only: None,
-            }
-        })
     }
 
     pub(super) fn first_time(&mut self, kind: &'static str) -> bool {

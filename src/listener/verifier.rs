@@ -17,8 +17,9 @@ use webpki::{
     EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
     RevocationOptions, VerifiedPath,
 };
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Name, X509Version};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
+use super::notes::legible;
 use super::revocation::Revoked;
 
 /// Content octets of 1.3.6.1.5.5.7.3.2.
@@ -29,8 +30,6 @@ const ANY_USAGE: KeyPurposeId<'static> = KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0
 /// A vehicle sends one or two. webpki looks for a path through all that it is sent, in every order: a few hundred keep a
 /// processor busy for seconds, and whoever sends them need not be a vehicle.
 const MOST_INTERMEDIATES: usize = 6;
-/// Characters of a certificate's name that are told.
-const LONGEST_NAME: usize = 128;
 /// What is told of the usages in a certificate, which may be as many and as long as there is room for in a handshake.
 const MOST_USAGES: usize = 4;
 const LONGEST_USAGE: usize = 16;
@@ -275,23 +274,14 @@ fn name_certificate(leaf: &CertificateDer<'_>, error: &webpki::Error) {
         webpki::Error::MaximumPathDepthExceeded => "it comes with more certificates than a vehicle sends",
         _ => "it cannot be used",
     };
+    let reason = legible(error);
     match X509Certificate::from_der(leaf) {
         Ok((_, certificate)) => {
-            let (subject, issuer) = (shown(certificate.subject()), shown(certificate.issuer()));
-            tracing::info!(%subject, %issuer, reason = %error, "a client certificate was refused; {advice}");
+            let (subject, issuer) = (legible(certificate.subject()), legible(certificate.issuer()));
+            tracing::info!(%subject, %issuer, reason, "a client certificate was refused; {advice}");
         }
-        Err(_) => tracing::info!(reason = %error, "a client certificate was refused: it is not X.509"),
+        Err(_) => tracing::info!(reason, "a client certificate was refused: it is not X.509"),
     }
-}
-
-/// A name as it is told: a stranger chose it, and may have chosen one that is a whole line of a log.
-fn shown(name: &X509Name<'_>) -> String {
-    let name = name.to_string();
-    let legible = name.chars().map(|character| match character.is_control() {
-        true => char::REPLACEMENT_CHARACTER,
-        false => character,
-    });
-    legible.take(LONGEST_NAME).collect()
 }
 
 /// What rustls logs and answers with, for what webpki found.
@@ -323,24 +313,4 @@ fn refusal(error: webpki::Error) -> rustls::Error {
         other => CertificateError::Other(OtherError(Arc::new(other))),
     };
     rustls::Error::InvalidCertificate(reason)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_told_in_one_line_of_bounded_length() {
-        let mut params = rcgen::CertificateParams::default();
-        let name = format!("one\nERROR two\u{1b}[2J{}", "x".repeat(60_000));
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let key = rcgen::KeyPair::generate().expect("keys can be made");
-        let certificate = params.self_signed(&key).expect("a name can be anything");
-        let (_, certificate) = X509Certificate::from_der(certificate.der()).expect("it was just made");
-        let told = shown(certificate.subject());
-        assert!(
-            told.contains("one\u{fffd}ERROR two\u{fffd}[2J") && told.chars().count() == LONGEST_NAME,
-            "{told:?}"
-        );
-    }
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -194,6 +195,19 @@ impl Vehicle {
     /// Sends a binary message, all of it.
     pub(crate) async fn send(&mut self, message: impl Into<Bytes>) {
         self.try_send(Message::Binary(message.into())).await.unwrap();
+    }
+
+    /// A message of less than 64 KB in pieces of so many bytes, with a pause between them.
+    pub(crate) async fn send_slowly(&mut self, message: &[u8], piece: usize, pause: Duration) {
+        let length = u16::try_from(message.len()).unwrap().to_be_bytes();
+        // Masked with zeros.
+        let frame = [&[0x82, 0x80 | 126], &length[..], &[0; 4], message].concat();
+        for piece in frame.chunks(piece) {
+            let stream = self.0.get_mut();
+            stream.write_all(piece).await.unwrap();
+            stream.flush().await.unwrap();
+            tokio::time::sleep(pause).await;
+        }
     }
 
     pub(crate) async fn try_send(&mut self, message: Message) -> Result<(), WsError> {
