@@ -16,6 +16,8 @@ use crate::queue::Refusal;
 
 /// For the rest of a message that is far too large.
 const LINGER: Duration = Duration::from_secs(10);
+/// Bytes that wait for their commit. From here on the writer waits for no more.
+const MUCH: usize = 64 << 10;
 /// For the vehicle to read its last acks and close.
 const LAST_ACKS: Duration = Duration::from_secs(2);
 /// For a connection that has been replaced to take its last acks.
@@ -121,9 +123,12 @@ impl Session {
         tracing::debug!(connection_id = %self.connection_id, in_order = matches!(ended, Ok(Ok(()))), "rest thrown away");
     }
 
-    /// Waits for the disk, and acknowledges nothing more: what a vehicle has waiting counts against it until it is stored,
-    /// however often it connects.
+    /// Waits for the disk, and acknowledges nothing more: much that a vehicle has waiting counts against it until it is
+    /// stored, however often it connects. Little of it may wait for company, and holds up no new connection.
     pub(super) async fn settle(&mut self) {
+        if self.waiting_bytes < MUCH {
+            return;
+        }
         let all = self.released + self.waiting.len() as u64;
         while self.submitter.committed() < all && self.submitter.advanced(self.submitter.committed()).await.is_ok() {}
     }

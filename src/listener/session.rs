@@ -71,7 +71,7 @@ pub(crate) struct Session {
     pub(super) submitter: Submitter,
     /// What waits for its commit, in the order of submission.
     pub(super) waiting: VecDeque<Waiting>,
-    waiting_bytes: usize,
+    pub(super) waiting_bytes: usize,
     /// How many submissions were answered.
     pub(super) released: u64,
     rate: Rate,
@@ -131,8 +131,8 @@ impl Session {
         })
     }
 
-    /// Runs until the connection ends, for whatever reason, and what came over it is on the disk. Returns what the vehicle
-    /// may send then.
+    /// Runs until the connection ends, for whatever reason, and not much of what came over it waits for the disk. Returns
+    /// what the vehicle may send then.
     pub(crate) async fn run(mut self: Box<Self>, replaced: CancellationToken) -> Rate {
         tracing::info!(vin = %self.identity.device_id, connection_id = %self.connection_id,
             client_type = %self.identity.client_type, client_version = %self.client_version, "vehicle connected");
