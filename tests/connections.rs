@@ -10,11 +10,12 @@ mod vehicle;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use gateway::{Options, PATIENCE, Running, vin};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use vehicle::{PAYLOAD, Vehicle, ack, record};
-use waystation::record::envelope::{self, Reply};
+use waystation::record::envelope::{self, Reply, Stream};
 
 const WITH_CONNECTIVITY: &str = "V = \"lines\"\nconnectivity = \"lines\"";
 const ID: &str = "6e8f1a52-9b1d-4c7e-8a54-0123456789ab";
@@ -174,6 +175,46 @@ async fn many_connections_of_a_vehicle_do_not_wait_for_each_other_in_turn() {
         .await;
     let replaced = gateway.report().listener.replaced;
     assert_eq!(replaced, connections.len() as u64);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn what_much_a_connection_has_waiting_holds_up_the_next_one_of_its_vehicle_alone() {
+    let gateway = Running::with(Options {
+        queue: "commit_delay = \"4s\"",
+        ..Options::default()
+    })
+    .await;
+    let mut first = gateway.connect(1).await;
+    // A large message with a small record, which waits for company.
+    let large = envelope::stream(&Stream {
+        txid: Bytes::from_static(b"first"),
+        topic: Bytes::from_static(b"V"),
+        sender_id: vec![b'x'; 100_000].into(),
+        payload: Bytes::from_static(PAYLOAD),
+        ..Stream::default()
+    });
+    first.send(large).await;
+    gateway
+        .reports("it has come in", |report| report.listener.types["V"].records == 1)
+        .await;
+    drop(first);
+    let mut second = gateway.connect(1).await;
+    second.send(record(1, "V", "second", PAYLOAD)).await;
+    let mut other = gateway.connect(2).await;
+    other.send(record(2, "V", "other", PAYLOAD)).await;
+    let report = gateway
+        .reports("the other one's has come in", |report| {
+            report.listener.types["V"].records == 2
+        })
+        .await;
+    assert_eq!(report.queue.commits, 0);
+    let report = gateway
+        .reports("the second has come in", |report| {
+            report.listener.types["V"].records == 3
+        })
+        .await;
+    assert_eq!(report.queue.commits, 1, "after the commit of the first");
     gateway.stop().await;
 }
 

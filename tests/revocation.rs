@@ -10,8 +10,8 @@ use std::fs;
 
 use certificates::{Authority, Shown, authority, authority_params, vehicle};
 use rcgen::{
-    CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    RevokedCertParams, SerialNumber, date_time_ymd,
+    CertificateRevocationListParams, ExtendedKeyUsagePurpose, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::CertificateError;
 use tls::Gateway;
@@ -82,16 +82,18 @@ async fn every_list_of_an_authority_counts() {
 }
 
 #[tokio::test]
-async fn a_list_says_nothing_of_another_authority_with_the_same_name() {
+async fn a_list_counts_for_certificates_under_every_key_of_its_authority_and_locks_out_nobody_else() {
     let [old, new] = [authority("TeslaMotors"), authority("TeslaMotors")];
-    let lists = [list(&old, &[7], 2090), list(&new, &[8], 2090)];
-    for count in 0..=2 {
-        let gateway = with_lists(&[&old, &new], &lists[..count]);
-        for (authority, number, needs) in [(&old, 7, 1), (&old, 8, 3), (&new, 7, 3), (&new, 8, 2)] {
-            let met = gateway.meets_vehicle(&numbered(authority, number)).await;
-            assert_eq!(met.is_ok(), count < needs, "{count} lists, {number}: {met:?}");
-        }
+    let gateway = with_lists(&[&old, &new], &[list(&new, &[7], 2090)]);
+    for (authority, number, is_in) in [(&old, 7, false), (&old, 8, true), (&new, 7, false), (&new, 8, true)] {
+        let met = gateway.meets_vehicle(&numbered(authority, number)).await;
+        assert_eq!(met.is_ok(), is_in, "{number}: {met:?}");
     }
+    assert_eq!(gateway.warnings(), [""; 0]);
+    let warnings = with_lists(&[&old], &[list(&new, &[7], 2090)]).warnings();
+    let expected = "listener.vehicle_crl: revoked-0.pem: the authority of that name in listener.vehicle_ca has not signed the list of \
+        CN=TeslaMotors, O=Test; what it names is refused all the same; get it again, or add the authority that signed it";
+    assert_eq!(warnings, [expected]);
 }
 
 #[tokio::test]
@@ -106,6 +108,84 @@ async fn what_is_below_a_revoked_authority_is_refused() {
     assert!(with_lists(&[&root], &[]).meets_vehicle(&shown).await.is_ok());
     let gateway = with_lists(&[&root], &[list(&root, &[5], 2090)]);
     assert_eq!(gateway.meets_vehicle(&shown).await, Err(CertificateError::Revoked));
+}
+
+/// An authority below another, with a serial number and, where there is one, the key that it had.
+fn below(root: &Authority, name: &str, number: u64, key: Option<&Authority>) -> Authority {
+    let mut params = authority_params(name);
+    params.serial_number = Some(SerialNumber::from(number));
+    let key = match key {
+        Some(old) => KeyPair::try_from(old.issuer.key().serialize_der()).unwrap(),
+        None => KeyPair::generate().unwrap(),
+    };
+    let certificate = params.signed_by(&key, &root.issuer).unwrap();
+    Authority {
+        issuer: Issuer::new(params, key),
+        certificate,
+    }
+}
+
+/// What a vehicle sends beside its own certificate is for it to choose.
+fn sends(vehicle: &Shown, above: &[&Authority]) -> Shown {
+    let above = above.iter().map(|authority| authority.certificate.der().clone());
+    Shown {
+        chain: [vehicle.chain[0].clone()].into_iter().chain(above).collect(),
+        key: vehicle.key.clone_key(),
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_vehicle_does_not_get_in_by_another_way_to_the_root() {
+    let root = authority("Root");
+    let old = below(&root, "TeslaMotors", 1, None);
+    let new = below(&root, "TeslaMotors", 2, None);
+    // The old key under the new one, as a change of keys has it.
+    let cross = below(&new, "TeslaMotors", 3, Some(&old));
+    let vehicle = numbered(&old, 7);
+    let ways = [
+        &[&old][..],
+        &[&cross, &new],
+        &[&cross, &new, &old],
+        &[&new, &cross, &old],
+    ];
+    for (list, is_in) in [
+        (list(&old, &[7], 2090), false),
+        (list(&new, &[7], 2090), false),
+        (list(&old, &[8], 2090), true),
+    ] {
+        let gateway = with_lists(&[&root], &[list]);
+        for way in ways {
+            let met = gateway.meets_vehicle(&sends(&vehicle, way)).await;
+            assert_eq!(met.is_ok(), is_in, "{} sent: {met:?}", way.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vehicle_with_a_way_over_no_revoked_authority_is_let_in() {
+    let root = authority("Root");
+    let old = below(&root, "TeslaMotors", 5, None);
+    let renewed = below(&root, "TeslaMotors", 6, Some(&old));
+    let vehicle = numbered(&old, 7);
+    let gateway = with_lists(&[&root], &[list(&root, &[5], 2090)]);
+    for (way, is_in) in [
+        (&[&old][..], false),
+        (&[&old, &renewed], true),
+        (&[&renewed, &old], true),
+    ] {
+        let met = gateway.meets_vehicle(&sends(&vehicle, way)).await;
+        assert_eq!(met.is_ok(), is_in, "{} sent: {met:?}", way.len());
+    }
+}
+
+#[test]
+fn an_authority_of_the_bundle_that_a_list_names_is_told() {
+    let root = authority("Root");
+    let named = below(&root, "TeslaMotors", 5, None);
+    let warnings = with_lists(&[&named], &[list(&root, &[5], 2090)]).warnings();
+    let expected = "listener.vehicle_ca: vehicle-ca.pem: the authority CN=TeslaMotors, O=Test is named in a list of \
+        listener.vehicle_crl, and as long as it is here its vehicles are let in; take it out";
+    assert_eq!(warnings, [expected]);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::queue::Refusal;
 
 /// For the rest of a message that is far too large.
 const LINGER: Duration = Duration::from_secs(10);
-/// Bytes that wait for their commit. From here on the writer waits for no more.
+/// Bytes of messages that wait for their commit: about as many as the writer waits for.
 const MUCH: usize = 64 << 10;
 /// For the vehicle to read its last acks and close.
 const LAST_ACKS: Duration = Duration::from_secs(2);

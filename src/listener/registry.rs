@@ -24,6 +24,8 @@ struct Vehicles {
 struct Entry {
     replaced: CancellationToken,
     ended: CancellationToken,
+    /// The end of the connection before, as long as this one waits for it.
+    waits_for: Option<CancellationToken>,
 }
 
 /// A vehicle's place in the registry, given up when it is dropped.
@@ -37,11 +39,12 @@ pub(crate) struct Registration {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Vehicles> {
-        // Every change under it is a single insert or remove.
+        // No change under it can be half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a vehicle's place. The second value is to be waited for: the connection that had it is then gone.
+    /// Takes a vehicle's place. The second value is to be waited for: the connection that had it is then gone. One that waits
+    /// itself is not waited for, but what it waits for.
     pub(crate) fn register(self: &Arc<Self>, sender_id: &Arc<str>) -> (Registration, Option<CancellationToken>) {
         let registration = Registration {
             registry: Arc::clone(self),
@@ -49,20 +52,32 @@ impl Registry {
             replaced: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
+        let connected = &mut self.lock().connected;
+        let waits_for = connected.get(sender_id).map(|before| {
+            before.replaced.cancel();
+            before.waits_for.as_ref().unwrap_or(&before.ended).clone()
+        });
         let entry = Entry {
             replaced: registration.replaced.clone(),
             ended: registration.ended.clone(),
+            waits_for: waits_for.clone(),
         };
-        let before = self.lock().connected.insert(Arc::clone(sender_id), entry);
-        let ended = before.map(|before| {
-            before.replaced.cancel();
-            before.ended
-        });
-        (registration, ended)
+        connected.insert(Arc::clone(sender_id), entry);
+        (registration, waits_for)
     }
 }
 
 impl Registration {
+    /// It has waited, and begins; false if a newer one has come meanwhile, which then begins instead.
+    pub(crate) fn begins(&self) -> bool {
+        let connected = &mut self.registry.lock().connected;
+        let begins = !self.replaced.is_cancelled();
+        if let Some(entry) = connected.get_mut(&self.sender_id).filter(|_| begins) {
+            entry.waits_for = None;
+        }
+        begins
+    }
+
     /// What the vehicle may send, once the connection before has ended; `new` if there was none just now.
     pub(crate) fn rate(&self, new: Rate) -> Rate {
         self.registry.lock().left.remove(&self.sender_id).unwrap_or(new)
@@ -97,6 +112,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_that_waits_makes_way_at_once_and_none_overtakes() {
+        let registry = Arc::new(Registry::default());
+        let vehicle: Arc<str> = "vehicle_device.A".into();
+        let (first, _) = registry.register(&vehicle);
+        assert!(first.begins());
+        let (second, before) = registry.register(&vehicle);
+        let (third, first_ended) = registry.register(&vehicle);
+        assert!(second.replaced.is_cancelled() && !second.begins());
+        drop((second, before));
+        let first_ended = first_ended.expect("the first is there");
+        assert!(!first_ended.is_cancelled(), "whatever became of the second");
+        drop(first);
+        assert!(first_ended.is_cancelled() && third.begins());
+        let (_fourth, third_ended) = registry.register(&vehicle);
+        let third_ended = third_ended.expect("the third is there");
+        assert!(!third_ended.is_cancelled());
+        drop(third);
+        assert!(third_ended.is_cancelled());
+    }
+
+    #[test]
     fn a_second_connection_replaces_the_first_and_keeps_the_place() {
         let registry = Arc::new(Registry::default());
         let vehicle: Arc<str> = "vehicle_device.A".into();
@@ -129,6 +165,7 @@ mod tests {
         // Whose bucket is full again is as good as a new one.
         let (other, _) = registry.register(&"vehicle_device.B".into());
         other.leaves(other.rate(Rate::new(2)), now + Duration::from_secs(2));
-        assert_eq!(registry.lock().left.len(), 1);
+        let left: Vec<_> = registry.lock().left.keys().cloned().collect();
+        assert_eq!(left, ["vehicle_device.B".into()]);
     }
 }

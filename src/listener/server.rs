@@ -164,12 +164,7 @@ impl Shared {
         let handshake = Box::pin(self.handshake(stream, peer, acceptor, &mut place));
         let accepted = tokio::select! {
             () = self.draining.cancelled() => return,
-            () = evicted.cancelled() => {
-                self.counters.handshake_errors.add();
-                tracing::warn!(%peer, limit = self.settings.max_connections,
-                    "connection closed before it showed a vehicle's certificate: listener.max_connections are open, and another one came");
-                return;
-            }
+            () = evicted.cancelled() => Ok(Err(HandshakeError::MadeWay)),
             accepted = timeout(self.settings.handshake_timeout, handshake) => accepted,
         };
         let (upgraded, identity) = match accepted {
@@ -189,12 +184,14 @@ impl Shared {
         };
         let (registration, before) = self.registry.register(&identity.sender_id);
         if let Some(before) = before {
-            before.cancelled().await;
-            // A newer one has come meanwhile, and waits for this: many of them must not wait for one another in turn.
-            if registration.replaced.is_cancelled() {
-                self.counters.replaced.add();
-                return;
+            tokio::select! {
+                () = before.cancelled() => {}
+                () = registration.replaced.cancelled() => {}
             }
+        }
+        if !registration.begins() {
+            self.counters.replaced.add();
+            return;
         }
         let around = Surroundings {
             queue: self.queue.clone(),
@@ -227,7 +224,7 @@ impl Shared {
             Some(leaf) => self.identify(leaf),
         };
         if identity.is_ok() && !place.becomes_vehicle() {
-            return Ok(None);
+            return Err(HandshakeError::MadeWay);
         }
         let refusal = match &identity {
             Err(reason) => Some((StatusCode::FORBIDDEN, reason.clone())),
@@ -289,4 +286,6 @@ enum HandshakeError {
     Tls(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] http::HttpError),
+    #[error("it showed no certificate, listener.max_connections are open, and another one came")]
+    MadeWay,
 }

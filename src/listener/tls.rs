@@ -21,7 +21,7 @@ use rustls::{InconsistentKeys, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::revocation::Revoked;
+use super::revocation::{Revoked, VEHICLE_CRL};
 use super::verifier::{Anchor, UnusableAnchor, VehicleVerifier};
 use crate::config;
 
@@ -235,6 +235,13 @@ fn vehicle_verifier(
                             anchor.subject()
                         ));
                     }
+                    if revoked.as_ref().is_some_and(|revoked| revoked.name(der)) {
+                        findings.warnings.push(format!(
+                            "{VEHICLE_CA}: {shown}: the authority {} is named in a list of {VEHICLE_CRL}, and as long as it is here its \
+                             vehicles are let in; take it out",
+                            anchor.subject()
+                        ));
+                    }
                     anchors.push(anchor);
                 }
                 Err(UnusableAnchor { subject, reason }) => {
@@ -263,8 +270,10 @@ fn vehicle_verifier(
     }
     let unusable = unusable.iter().map(|reason| format!("{VEHICLE_CA}: {reason}"));
     findings.warnings.extend(unusable);
-    let revoked = revoked?;
-    (!anchors.is_empty()).then(|| VehicleVerifier::new(anchors, revoked, provider.signature_verification_algorithms))
+    let (revoked, algorithms) = (revoked?, provider.signature_verification_algorithms);
+    let authorities: Vec<_> = anchors.iter().map(Anchor::anchor).collect();
+    revoked.look_at_signatures(&authorities, &algorithms, findings);
+    (!anchors.is_empty()).then(|| VehicleVerifier::new(anchors, revoked, algorithms))
 }
 
 fn public_key(path: &Path, findings: &mut Findings) -> Option<Bytes> {

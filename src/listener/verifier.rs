@@ -15,7 +15,7 @@ use rustls::{
 };
 use webpki::{
     EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
-    RevocationOptions, VerifiedPath,
+    VerifiedPath,
 };
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
@@ -93,6 +93,10 @@ impl Anchor {
         &self.subject
     }
 
+    pub(super) fn anchor(&self) -> &TrustAnchor<'static> {
+        &self.anchor
+    }
+
     /// First and last moment.
     pub(super) fn validity(&self) -> (ASN1Time, ASN1Time) {
         (self.not_before, self.not_after)
@@ -121,27 +125,6 @@ impl VehicleVerifier {
             revoked,
             algorithms,
         }
-    }
-
-    /// A path from a vehicle's certificate to an authority that is trusted and valid.
-    fn path<'a>(
-        &'a self,
-        leaf: &'a EndEntityCert<'_>,
-        anchors: &'a [TrustAnchor<'_>],
-        intermediates: &'a [CertificateDer<'a>],
-        now: UnixTime,
-        revocation: Option<RevocationOptions<'_>>,
-    ) -> Result<VerifiedPath<'a>, webpki::Error> {
-        let check_anchor = |path: &VerifiedPath<'_>| self.check_anchor(path, now);
-        leaf.verify_for_usage(
-            self.algorithms.all,
-            anchors,
-            intermediates,
-            now,
-            ClientUsage,
-            revocation,
-            Some(&check_anchor),
-        )
     }
 
     /// Whether a path may end where it does. An authority that was renewed with its old key is in the bundle twice, and
@@ -197,14 +180,24 @@ impl ClientCertVerifier for VehicleVerifier {
             return Err(refusal(webpki::Error::MaximumPathDepthExceeded));
         }
         let leaf = EndEntityCert::try_from(end_entity).map_err(refusal)?;
-        let path = self.path(&leaf, &self.anchors, intermediates, now, None);
-        let path = path.map_err(refusal)?;
-        let revoked = self.revoked.names(&path, |anchor, above, lists| {
-            self.path(&leaf, anchor, above, now, Some(lists)).map(drop)
-        });
-        if revoked {
-            return Err(refusal(webpki::Error::CertRevoked));
-        }
+        // Where this says no another path is looked for.
+        let check = |path: &VerifiedPath<'_>| {
+            self.check_anchor(path, now)?;
+            match self.revoked.names(path) {
+                true => Err(webpki::Error::CertRevoked),
+                false => Ok(()),
+            }
+        };
+        leaf.verify_for_usage(
+            self.algorithms.all,
+            &self.anchors,
+            intermediates,
+            now,
+            ClientUsage,
+            None,
+            Some(&check),
+        )
+        .map_err(refusal)?;
         Ok(ClientCertVerified::assertion())
     }
 
