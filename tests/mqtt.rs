@@ -125,9 +125,7 @@ fn a_record_that_the_fields_layout_has_no_topics_for_is_a_dead_letter_and_the_re
     });
     assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
     assert!(
-        daemon
-            .log()
-            .contains("has no topics for records of this type"),
+        daemon.log().contains("has no topics for records of this type"),
         "{}",
         daemon.log()
     );
