@@ -306,7 +306,7 @@ const RECENT: i64 = 600_000;
 fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
     let said = match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-            return Outcome::Refused(format!(
+            return Outcome::Doubted(format!(
                 "larger than the broker takes (max.message.bytes of the topic {topic})"
             ));
         }
@@ -323,7 +323,7 @@ fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
             | RDKafkaErrorCode::InvalidTimestamp
             // Only its company was refused: it is tried alone, and then taken.
             | RDKafkaErrorCode::InvalidDifferentRecord),
-        ) => return Outcome::Refused(code.to_string()),
+        ) => return Outcome::Doubted(code.to_string()),
         Some(code) => code.to_string(),
         None => error.to_string(),
     };
@@ -378,7 +378,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         for old in [Some(epoch_ms() as i64 - 2 * RECENT), Some(0), None] {
-            assert!(matches!(of(old), Outcome::Refused(_)), "{old:?}");
+            assert!(matches!(of(old), Outcome::Doubted(_)), "{old:?}");
         }
     }
 }

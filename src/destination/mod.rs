@@ -23,8 +23,10 @@ use crate::queue::Queued;
 pub enum Outcome {
     /// The destination has it.
     Delivered,
-    /// It will never take it; why.
+    /// It will never take it, whatever was sent with it; why.
     Refused(String),
+    /// It will never take it, or never something that was sent with it; why. The session is over.
+    Doubted(String),
     /// It did not take it now, and may later; why. The session is over.
     Failed(String),
 }

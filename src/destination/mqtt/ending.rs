@@ -39,7 +39,7 @@ impl Ended {
     pub(super) fn means(self, oldest: Option<u64>) -> Result<News, SessionError> {
         match (self, oldest) {
             (Self::Answered(reason), Some(number)) => {
-                let outcome = Outcome::Refused(reason);
+                let outcome = Outcome::Doubted(reason);
                 Ok(vec![Confirmation { number, outcome }].into())
             }
             (ended, _) => Err(SessionError(ended.reason())),

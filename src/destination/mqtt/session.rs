@@ -92,6 +92,7 @@ impl Mqtt {
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
             bytes: 0,
+            refused: None,
             heard_at: Instant::now(),
             overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
             broken: None,
@@ -133,6 +134,8 @@ struct Publishing {
     in_flight: VecDeque<Flying>,
     /// Of those, topics and payloads.
     bytes: usize,
+    /// Why an earlier message of the oldest record in flight was refused; told when its last is answered.
+    refused: Option<String>,
     /// When a message was answered last, or the first of those in flight sent.
     heard_at: Instant,
     /// When that is looked at next: one timer for the session, and not one for each time that it waits.
@@ -246,12 +249,23 @@ impl Session for Publishing {
                 };
                 self.in_flight.pop_front();
                 self.bytes -= bytes;
-                let delivered = outcome == Outcome::Delivered;
-                if delivered && !last {
+                let outcome = match outcome {
+                    // Its other messages go out all the same, and are answered before it is told.
+                    Outcome::Refused(reason) => {
+                        self.refused.get_or_insert(reason);
+                        None
+                    }
+                    Outcome::Delivered => None,
+                    over => Some(over),
+                };
+                let is_over = outcome.is_some();
+                if !last && !is_over {
                     continue;
                 }
+                let refused = self.refused.take().map(Outcome::Refused);
+                let outcome = outcome.or(refused).unwrap_or(Outcome::Delivered);
                 confirmations.push(Confirmation { number, outcome });
-                if !delivered {
+                if is_over {
                     break;
                 }
             }
@@ -320,7 +334,7 @@ impl Publishing {
         };
         match answer {
             Ok(Outcome::Delivered) => Ok(()),
-            Ok(Outcome::Refused(reason) | Outcome::Failed(reason)) => {
+            Ok(Outcome::Refused(reason) | Outcome::Doubted(reason) | Outcome::Failed(reason)) => {
                 self.status_refused.store(true, Ordering::Relaxed);
                 tracing::warn!(destination = %self.name, topic,
                     "the broker does not take the gateway's status, records go on: {reason}, or set status = false");

@@ -77,6 +77,7 @@ fn session(client: impl Client + 'static, layout: &str, end: oneshot::Receiver<E
         unsent: VecDeque::new(),
         in_flight: VecDeque::new(),
         bytes: 0,
+        refused: None,
         heard_at: Instant::now(),
         overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
         broken: None,
@@ -165,4 +166,21 @@ async fn a_record_of_many_large_messages_is_sent_little_by_little_to_its_end() {
     assert_eq!(broker.sent(), 9, "one of any size goes when nothing else is in flight");
     assert_eq!(session.news().await.unwrap().confirmations.len(), 1);
     assert_eq!((broker.sent(), session.has_room()), (10, true));
+}
+
+#[tokio::test]
+async fn a_refused_message_is_told_once_at_its_records_last_and_the_session_goes_on() {
+    let (_open, end) = oneshot::channel();
+    let broker = Prompt::new(|message| match message.topic.rsplit('/').next() {
+        Some("VehicleSpeed" | "Odometer") => Outcome::Refused(message.topic.clone()),
+        _ => Outcome::Delivered,
+    });
+    let mut session = session(broker.clone(), "fields", end);
+    session.send(&queued(1), &fields(8, 1)).unwrap();
+    session.send(&queued(2), &fields(3, 1)).unwrap();
+    let told = session.news().await.unwrap().confirmations;
+    let of = |number, outcome| Confirmation { number, outcome };
+    let reason = "t/5YJ3E1EA7KF000001/v/VehicleSpeed".to_owned();
+    assert_eq!(told, [of(1, Outcome::Refused(reason)), of(2, Outcome::Delivered)]);
+    assert_eq!((broker.sent(), session.has_room()), (11, true));
 }
