@@ -22,6 +22,11 @@ use crate::record::epoch_ms;
 /// Different troubles that are told in one outage.
 const TROUBLES: usize = 16;
 
+/// Bytes of a batch; a larger record goes alone. Five are on their way to a broker and one waits, and each has to be
+/// answered within `socket.timeout.ms`, 60 s, or goes out again as it was: on a line that is too narrow for that nothing ever
+/// arrives. With these 52 kbit/s will do; librdkafka's own 1,000,000 would have the whole window in them.
+const BATCH_BYTES: usize = 64 << 10;
+
 /// A producer's properties, and where its secrets are.
 pub(super) struct Settings {
     client: ClientConfig,
@@ -42,6 +47,9 @@ impl Settings {
         // A backlog fills batches by itself; 5 ms, librdkafka's own, would be a good part of what the window is there for.
         if !config.properties.contains_key("queue.buffering.max.ms") {
             client.set("linger.ms", "1");
+        }
+        if !config.properties.contains_key("batch.size") {
+            client.set("batch.size", BATCH_BYTES.to_string());
         }
         for (key, value) in &config.properties {
             client.set(key, value);
@@ -368,6 +376,25 @@ fn with_advice(reason: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_are_small_enough_for_a_narrow_line_unless_the_properties_say_otherwise() {
+        let of = |more: &[(&str, &str)]| {
+            let properties = [("bootstrap.servers", "127.0.0.1:1")];
+            let properties = properties.iter().chain(more);
+            let properties = properties.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let settings = Settings::new(&config::Kafka {
+                namespace: "t".to_owned(),
+                properties: properties.collect(),
+                secret_files: BTreeMap::new(),
+            });
+            settings
+                .ok()
+                .and_then(|settings| Some(settings.client.get("batch.size")?.to_owned()))
+        };
+        assert_eq!(of(&[]).as_deref(), Some("65536"));
+        assert_eq!(of(&[("batch.size", "1000000")]).as_deref(), Some("1000000"));
+    }
 
     #[test]
     fn a_time_from_the_future_is_no_fault_of_the_record() {
