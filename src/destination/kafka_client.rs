@@ -87,6 +87,13 @@ impl Settings {
         Ok(settings)
     }
 
+    /// From so many bytes on a record is alone in its batch.
+    pub(super) fn batch_bytes(&self) -> usize {
+        let set = self.client.get("batch.size");
+        // librdkafka has taken it by now, which reads numbers as C does.
+        set.and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX)
+    }
+
     /// With the secrets as they are in their files now.
     pub(super) fn with_secrets(&self) -> Result<ClientConfig, String> {
         let mut client = self.client.clone();
@@ -192,6 +199,8 @@ pub(super) struct Context {
     destination: String,
     reports: Arc<Reports>,
     said: Arc<Said>,
+    /// From so many bytes on a record is alone in its batch.
+    alone: usize,
     outage: Mutex<Outage>,
 }
 
@@ -211,11 +220,12 @@ struct Failure {
 }
 
 impl Context {
-    pub(super) fn new(destination: &str, reports: Arc<Reports>, said: Arc<Said>) -> Self {
+    pub(super) fn new(destination: &str, reports: Arc<Reports>, said: Arc<Said>, alone: usize) -> Self {
         Self {
             destination: destination.to_owned(),
             reports,
             said,
+            alone,
             outage: Mutex::default(),
         }
     }
@@ -292,7 +302,10 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
         let outcome = match result {
             Ok(_) => Outcome::Delivered,
-            Err((error, message)) => not_delivered(error, message.topic(), message.timestamp().to_millis()),
+            Err((error, message)) => {
+                let is_alone = message.payload_len() >= self.alone;
+                not_delivered(error, message.topic(), message.timestamp().to_millis(), is_alone)
+            }
         };
         if outcome == Outcome::Delivered {
             let mut said = self.said.lock();
@@ -309,14 +322,16 @@ impl ProducerContext for Context {
 /// In milliseconds: no broker takes what is younger for too old.
 const RECENT: i64 = 600_000;
 
-/// Errors that no later try can mend are refusals. Everything else is retried for ever: a topic that is missing can be
-/// made, a right that is missing can be given.
-fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
+/// Errors that no later try can mend are refusals, of the batch as a whole. Everything else is retried for ever: a topic
+/// that is missing can be made, a right that is missing can be given.
+fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>, is_alone: bool) -> Outcome {
     let said = match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-            return Outcome::Doubted(format!(
-                "larger than the broker takes (max.message.bytes of the topic {topic})"
-            ));
+            let reason = format!("larger than the broker takes (max.message.bytes of the topic {topic})");
+            return match is_alone {
+                true => Outcome::Refused(reason),
+                false => Outcome::Doubted(reason),
+            };
         }
         // By this machine's clock just now: it is that one that is ahead, and nothing is wrong with the record.
         Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() as i64 - RECENT) => {
@@ -374,38 +389,5 @@ fn with_advice(reason: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_small_enough_for_a_narrow_line_unless_the_properties_say_otherwise() {
-        let of = |more: &[(&str, &str)]| {
-            let properties = [("bootstrap.servers", "127.0.0.1:1")];
-            let properties = properties.iter().chain(more);
-            let properties = properties.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-            let settings = Settings::new(&config::Kafka {
-                namespace: "t".to_owned(),
-                properties: properties.collect(),
-                secret_files: BTreeMap::new(),
-            });
-            settings
-                .ok()
-                .and_then(|settings| Some(settings.client.get("batch.size")?.to_owned()))
-        };
-        assert_eq!(of(&[]).as_deref(), Some("65536"));
-        assert_eq!(of(&[("batch.size", "1000000")]).as_deref(), Some("1000000"));
-    }
-
-    #[test]
-    fn a_time_from_the_future_is_no_fault_of_the_record() {
-        let error = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp);
-        let of = |at| not_delivered(&error, "fleet_V", at);
-        match of(Some(epoch_ms() as i64)) {
-            Outcome::Failed(said) => assert!(said.contains("set its clock"), "{said}"),
-            other => panic!("{other:?}"),
-        }
-        for old in [Some(epoch_ms() as i64 - 2 * RECENT), Some(0), None] {
-            assert!(matches!(of(old), Outcome::Doubted(_)), "{old:?}");
-        }
-    }
-}
+#[path = "kafka_client_tests.rs"]
+mod tests;

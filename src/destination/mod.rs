@@ -47,13 +47,15 @@ pub struct News {
     pub confirmations: Vec<Confirmation>,
     /// Why nothing arrives at present; the session tries on by itself.
     pub trouble: Option<String>,
+    /// With a refusal the session is over, whatever else was on its way.
+    pub over: bool,
 }
 
 impl From<Vec<Confirmation>> for News {
     fn from(confirmations: Vec<Confirmation>) -> Self {
         Self {
             confirmations,
-            trouble: None,
+            ..Self::default()
         }
     }
 }

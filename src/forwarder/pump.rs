@@ -3,6 +3,7 @@
 //!
 //! While its rules hold it, by a pause or a schedule, no session is open.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(super) struct Course {
     pub(super) backoff: Backoff,
     /// The record behind which nothing goes out before it has passed.
     pub(super) suspect: Option<u64>,
+    /// Records that are in the dead letters though the cursor has not passed them.
+    pub(super) given_up: BTreeSet<u64>,
     /// Something was refused, and nothing was delivered since: until it is, nothing goes out before this moment, and
     /// then one at a time.
     pub(super) refused: Option<Instant>,
@@ -119,6 +122,7 @@ impl Pump {
         let mut course = Course {
             backoff: Backoff::new(),
             suspect: None,
+            given_up: BTreeSet::new(),
             refused: None,
             flow: Flow::default(),
         };
@@ -205,6 +209,7 @@ impl Pump {
             self.status.reached();
         }
         let reader = self.queue.reader(&self.name);
+        course.given_up = course.given_up.split_off(&reader.position());
         if course.suspect.is_some_and(|suspect| suspect < reader.position()) {
             course.suspect = None;
         }

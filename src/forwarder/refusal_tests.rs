@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -20,14 +20,40 @@ use crate::record::Record;
 const WINDOW: usize = 10;
 const BAD: Duration = Duration::from_millis(1_600);
 
-/// A destination that refuses every fifth record, or all.
-#[derive(Clone, Default)]
+/// A destination that refuses some records.
+#[derive(Clone)]
 struct Picky {
     /// Whether it leaves in doubt which one it is that it refuses.
     doubts: bool,
-    refuses_all: Arc<AtomicBool>,
+    /// Whether a session is over with its first refusal, and nothing else of what was on its way is answered.
+    ends: bool,
+    refuses: Arc<Mutex<fn(u64) -> bool>>,
     sessions: Arc<AtomicUsize>,
     sent: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Picky {
+    fn new(refuses: fn(u64) -> bool) -> Self {
+        Self {
+            doubts: false,
+            ends: false,
+            refuses: Arc::new(Mutex::new(refuses)),
+            sessions: Arc::default(),
+            sent: Arc::default(),
+        }
+    }
+}
+
+fn every_fifth(number: u64) -> bool {
+    number % 5 == 3
+}
+
+fn all(_: u64) -> bool {
+    true
+}
+
+fn none(_: u64) -> bool {
+    false
 }
 
 struct Answering {
@@ -66,8 +92,8 @@ impl Session for Answering {
             if self.waiting.is_empty() {
                 return std::future::pending().await;
             }
-            let all = self.picky.refuses_all.load(Ordering::Relaxed);
-            let outcome = |number: u64| match (all || number % 5 == 3, self.picky.doubts) {
+            let refuses = *self.picky.refuses.lock().unwrap();
+            let outcome = |number: u64| match (refuses(number), self.picky.doubts) {
                 (false, _) => Outcome::Delivered,
                 (true, false) => Outcome::Refused("no".to_owned()),
                 (true, true) => Outcome::Doubted("one of them, no".to_owned()),
@@ -76,7 +102,16 @@ impl Session for Answering {
                 number,
                 outcome: outcome(number),
             });
-            Ok(answered.collect::<Vec<_>>().into())
+            let answered: Vec<_> = answered.collect();
+            let refused = answered.iter().find(|one| one.outcome != Outcome::Delivered);
+            Ok(match refused.filter(|_| self.picky.ends) {
+                Some(refused) => News {
+                    confirmations: vec![refused.clone()],
+                    over: true,
+                    ..News::default()
+                },
+                None => answered.into(),
+            })
         })
     }
 
@@ -159,7 +194,7 @@ impl Running {
 
 #[tokio::test]
 async fn a_record_that_is_refused_itself_costs_neither_the_session_nor_what_is_beside_it() {
-    let running = Running::new(30, Picky::default()).await;
+    let running = Running::new(30, Picky::new(every_fifth)).await;
     running.passed(30).await;
     assert_eq!((running.refused)(), 6);
     assert_eq!(running.sent(), (0..30).collect::<Vec<_>>(), "each once and in order");
@@ -167,10 +202,31 @@ async fn a_record_that_is_refused_itself_costs_neither_the_session_nor_what_is_b
 }
 
 #[tokio::test]
+async fn a_record_that_is_refused_itself_and_ends_the_session_is_given_up_once_and_singles_out_nothing() {
+    let ending = Picky {
+        ends: true,
+        ..Picky::new(every_fifth)
+    };
+    let running = Running::new(10, ending).await;
+    running.passed(10).await;
+    assert_eq!((running.refused)(), 2);
+    // Behind a refusal one goes alone, and when it has arrived the others go together.
+    let sessions: [&[u64]; 5] = [
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        &[0],
+        &[1, 2, 4, 5, 6, 7, 8, 9],
+        &[1],
+        &[2, 4, 5, 6, 7, 9],
+    ];
+    assert_eq!(running.sent(), sessions.concat());
+    assert_eq!(running.picky.sessions.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
 async fn what_is_refused_in_company_is_tried_alone_before_it_is_given_up() {
     let doubting = Picky {
         doubts: true,
-        ..Picky::default()
+        ..Picky::new(every_fifth)
     };
     let running = Running::new(10, doubting).await;
     running.passed(10).await;
@@ -181,21 +237,20 @@ async fn what_is_refused_in_company_is_tried_alone_before_it_is_given_up() {
 #[tokio::test]
 async fn a_destination_that_refuses_everything_is_sent_ever_less_until_it_takes_something() {
     for doubts in [false, true] {
-        let all = Picky {
+        let picky = Picky {
             doubts,
-            refuses_all: Arc::new(AtomicBool::new(true)),
-            ..Picky::default()
+            ..Picky::new(all)
         };
-        let running = Running::new(60, all).await;
+        let running = Running::new(30, picky).await;
         tokio::time::sleep(BAD).await;
         let refused = (running.refused)();
         // What was on its way, and one after each wait.
         assert!(
             (2..=WINDOW as u64 + 5).contains(&refused),
-            "{refused} of 60, doubts: {doubts}"
+            "{refused} of 30, doubts: {doubts}"
         );
-        running.picky.refuses_all.store(false, Ordering::Relaxed);
-        running.passed(60).await;
+        *running.picky.refuses.lock().unwrap() = none;
+        running.passed(30).await;
         let sent = running.sent();
         assert!(sent.is_sorted() || doubts, "{sent:?}");
     }
@@ -204,12 +259,11 @@ async fn a_destination_that_refuses_everything_is_sent_ever_less_until_it_takes_
 #[tokio::test]
 async fn a_stop_does_not_wait_for_the_end_of_a_wait() {
     for doubts in [false, true] {
-        let all = Picky {
+        let picky = Picky {
             doubts,
-            refuses_all: Arc::new(AtomicBool::new(true)),
-            ..Picky::default()
+            ..Picky::new(all)
         };
-        let running = Running::new(60, all).await;
+        let running = Running::new(30, picky).await;
         // Until the next wait takes longer than a stop may.
         while (running.refused)() < if doubts { 3 } else { WINDOW as u64 + 2 } {
             tokio::time::sleep(Duration::from_millis(5)).await;

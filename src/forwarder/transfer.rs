@@ -123,7 +123,7 @@ impl<'a> Transfer<'a> {
                 }
                 () = changed(&mut rules) => self.follow(&rules.borrow_and_update()),
                 news = session.news() => match news {
-                    Ok(News { mut confirmations, trouble }) => {
+                    Ok(News { mut confirmations, trouble, over }) => {
                         if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
                             if self.pump.status.up() {
                                 tracing::info!(destination = %self.pump.name, "delivering");
@@ -146,6 +146,9 @@ impl<'a> Transfer<'a> {
                             if let Err(end) = self.settle(confirmation).await {
                                 return end;
                             }
+                        }
+                        if over {
+                            return End::Again;
                         }
                         if let Some(reason) = trouble {
                             self.pump.interrupted(&reason);
@@ -198,7 +201,7 @@ impl<'a> Transfer<'a> {
                 return Ok(None);
             };
             let number = queued.id.number;
-            if !self.rules.want(&queued.record) {
+            if !self.rules.want(&queued.record) || self.course.given_up.contains(&number) {
                 self.flight.pass(number + 1);
                 self.done += 1;
                 continue;
@@ -285,6 +288,9 @@ impl<'a> Transfer<'a> {
     async fn give_up(&mut self, number: u64, reason: &str) -> Result<(), End> {
         self.pump.give_up_sent(number, reason).await?;
         self.flight.confirm(number);
+        if self.flight.cursor() <= number {
+            self.course.given_up.insert(number);
+        }
         if self.course.suspect == Some(number) {
             self.course.suspect = None;
         }
