@@ -20,6 +20,8 @@ use crate::record::Record;
 const WINDOW: usize = 10;
 const BAD: Duration = Duration::from_millis(1_600);
 
+type Refuses = fn(u64) -> bool;
+
 /// A destination that refuses some records.
 #[derive(Clone)]
 struct Picky {
@@ -27,13 +29,13 @@ struct Picky {
     doubts: bool,
     /// Whether a session is over with its first refusal, and nothing else of what was on its way is answered.
     ends: bool,
-    refuses: Arc<Mutex<fn(u64) -> bool>>,
+    refuses: Arc<Mutex<Refuses>>,
     sessions: Arc<AtomicUsize>,
     sent: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Picky {
-    fn new(refuses: fn(u64) -> bool) -> Self {
+    fn new(refuses: Refuses) -> Self {
         Self {
             doubts: false,
             ends: false,
