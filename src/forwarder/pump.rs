@@ -53,15 +53,18 @@ impl Course {
         self.refused = None;
     }
 
-    /// It refuses something. One that refuses everything is not to have the queue emptied into the dead letters.
-    pub(super) fn refused(&mut self) {
+    /// It refuses something. One that refuses everything is not to have the queue emptied into the dead letters. Returns
+    /// whether there is a wait now.
+    pub(super) fn refused(&mut self) -> bool {
         let now = Instant::now();
-        self.refused = Some(match self.refused {
+        let until = match self.refused {
             None => now,
             // What was sent before the wait.
             Some(until) if now < until => until,
             Some(_) => now + self.backoff.wait(),
-        });
+        };
+        self.refused = Some(until);
+        now < until
     }
 }
 

@@ -131,9 +131,14 @@ impl<'a> Transfer<'a> {
                             self.course.delivered();
                             give_up_at = Instant::now() + SETTLE_SILENCE;
                         }
-                        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_) | Outcome::Doubted(_));
-                        if confirmations.iter().any(|confirmation| refused(&confirmation.outcome)) {
-                            self.course.refused();
+                        let refused = confirmations.iter().find_map(|one| match &one.outcome {
+                            Outcome::Refused(reason) | Outcome::Doubted(reason) => Some(reason),
+                            Outcome::Delivered | Outcome::Failed(_) => None,
+                        });
+                        if let Some(reason) = refused
+                            && self.course.refused()
+                        {
+                            self.pump.interrupted(&format!("it takes nothing of what it is sent: {reason}"));
                         }
                         // What was delivered counts, whatever ends the session.
                         confirmations.sort_by_key(|confirmation| match confirmation.outcome {
