@@ -625,9 +625,10 @@ fn nothing_routed_is_a_mistake_and_nothing_routed_to_a_destination_a_warning() {
 
 #[test]
 fn what_is_probably_not_meant_is_a_warning() {
+    // MQTT has no topics for it either, which is said then too.
     assert_eq!(
-        with("V =", "v =").warnings,
-        ["records.v: vehicles name this record type V"]
+        with("V =", "v =").warnings[0],
+        "records.v: vehicles name this record type V"
     );
     let config = with("[queue]", "[admin]\nbind = \"0.0.0.0:8780\"\n[queue]");
     assert_eq!(

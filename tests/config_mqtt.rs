@@ -72,13 +72,36 @@ fn every_key_is_read() {
 
 #[test]
 fn qos_0_is_allowed_with_a_word_on_what_it_costs() {
-    let config = config(Path::new("/dir"), &format!("{PLAIN}qos = 0"));
+    let config = config(Path::new("/dir"), &format!("{PLAIN}layout = \"records\"\nqos = 0"));
     assert_eq!(
         config.warnings,
         [
             "destinations.home: with qos = 0 the broker confirms nothing: records that are on their way when a \
              connection ends are lost; qos = 1 loses none"
         ]
+    );
+}
+
+#[test]
+fn a_type_that_the_layout_has_no_topics_for_is_allowed_with_a_word_on_what_becomes_of_it() {
+    let warnings = |types: &str, layout: &str| {
+        let text = text(&format!("{PLAIN}{layout}")).replace("\"*\" = \"home\"", types);
+        parse(&text, Path::new("config.toml")).unwrap().warnings
+    };
+    let known = "V = \"home\"\nalerts = \"home\"\nerrors = \"home\"\nconnectivity = \"home\"\n";
+    assert_eq!(
+        warnings(&format!("{known}canlogs = \"home\"\n\"*\" = \"home\""), ""),
+        [
+            "records.canlogs: destinations.home has no topics for records of this type: each is kept as a dead letter; \
+             layout = \"records\" has a topic for every type",
+            "records.\"*\": destinations.home has no topics for records of types that the gateway does not know: each is \
+             kept as a dead letter; layout = \"records\" has a topic for every type",
+        ]
+    );
+    assert_eq!(warnings(known, ""), Vec::<String>::new());
+    assert_eq!(
+        warnings("\"*\" = \"home\"", "layout = \"records\""),
+        Vec::<String>::new()
     );
 }
 

@@ -319,6 +319,30 @@ fn a_zmq_socket_without_a_key_is_said_to_be_plain() {
     assert!(imported.toml.contains("allow_plaintext = true"), "{}", imported.toml);
 }
 
+#[test]
+fn a_zmq_socket_with_a_key_of_its_own_and_no_list_of_clients_is_said_to_let_in_whoever_knows_it() {
+    let with_keys = |more: Value| {
+        let mut zmq = json!({ "addr": "tcp://*:5284", "server_key_json_path": "/k" });
+        merge(&mut zmq, more);
+        with(json!({ "records": { "V": ["kafka", "zmq"] }, "zmq": zmq }))
+    };
+    const KEY: &str = "zmq.allowed_public_keys_json_path: ";
+    let (config, imported) = with_keys(json!({}));
+    let said = imported.lost.iter().find(|line| line.starts_with(KEY)).unwrap();
+    assert!(
+        said.contains("lets nobody subscribe; here whoever knows the server's public key may"),
+        "{said}"
+    );
+    assert!(
+        imported.toml.contains("\n#allowed_client_keys = ["),
+        "{}",
+        imported.toml
+    );
+    assert!(config.warnings.iter().any(|warning| warning.contains("may subscribe")));
+    let (_, imported) = with_keys(json!({ "allowed_public_keys_json_path": "/clients" }));
+    assert!(!imported.lost.iter().any(|line| line.starts_with(KEY)));
+}
+
 /// Anything at all, with what is hard to quote more often than by chance.
 fn odd() -> impl Strategy<Value = String> {
     let hard = prop::sample::select(vec![

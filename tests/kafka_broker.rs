@@ -14,6 +14,8 @@ mod kafka_broker;
 mod kcat;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -161,6 +163,27 @@ fn what_a_broker_has_and_could_not_confirm_is_not_doubled() {
     wait_confirmed(&daemon, 500);
     load.assert_everything(&daemon, &cluster);
     assert_eq!(daemon.figure("cloud", "failures"), 0, "one session: {}", daemon.log());
+}
+
+/// Requests have a sixth of their time here, and the line is six times as wide as the narrowest that there may be.
+#[test]
+fn a_backlog_drains_over_a_line_that_is_narrow() {
+    let plain = free_port();
+    let proxy = Proxy::new(plain);
+    let cluster = Cluster::behind(proxy.port, plain);
+    proxy.open();
+    proxy.narrow(60_000);
+    cluster.create_topics("fleet", &TYPES, &[]);
+    let properties = format!("bootstrap.servers = \"{}\"\nsocket.timeout.ms = 10000", cluster.plain());
+    let daemon = with_properties(&cluster, &properties);
+    let payload = raw::padded_vehicle_payload(4_000);
+    let records: Vec<_> = (0..400)
+        .map(|number| ("V", number.to_string(), payload.clone()))
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(raw::send_all(&daemon, 0, &records));
+    daemon.wait_drained("cloud", LONG);
+    assert!(!daemon.log().contains("timed out"), "{}", daemon.log());
 }
 
 #[test]

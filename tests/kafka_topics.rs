@@ -130,3 +130,43 @@ fn a_record_above_the_topics_limit_is_a_dead_letter_and_the_rest_goes_on_in_orde
     sent.dedup();
     assert_eq!(sent, ["large-0", "large-2", "large-4"]);
 }
+
+#[test]
+fn a_record_larger_than_a_batch_goes_alone_and_is_given_up_without_its_company() {
+    CLUSTER.create_topics("batches", &TYPES, &[("max.message.bytes", "300000")]);
+    let daemon = configured("batches", "");
+    let payload = |number: u64| match number {
+        30 => 400_000,
+        60 => 200_000,
+        _ => 300,
+    };
+    let records: Vec<_> = (0..90)
+        .map(|number| {
+            (
+                "V",
+                number.to_string(),
+                raw::padded_vehicle_payload(payload(number) as usize),
+            )
+        })
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(raw::send_all(&daemon, 0, &records));
+    daemon.wait_drained("cloud", LONG);
+    assert_eq!(daemon.figure("cloud", "refused"), 1, "{}", daemon.log());
+    assert_eq!(daemon.figure("cloud", "failures"), 0, "{}", daemon.log());
+    let mut messages = Vec::new();
+    wait_for("the others have been read", LONG, || {
+        messages = kcat::read(&CLUSTER, "batches");
+        messages.iter().any(|read| read.header("txid") == "89")
+    });
+    kcat::assert_sound(&daemon, &messages);
+    let mut arrived = Vec::new();
+    for read in messages.iter().filter(|read| read.topic == "batches_V") {
+        let number: u64 = read.header("txid").parse().unwrap();
+        // What comes again has come before.
+        if !arrived.contains(&number) {
+            arrived.push(number);
+        }
+    }
+    assert_eq!(arrived, (0..90).filter(|number| *number != 30).collect::<Vec<_>>());
+}

@@ -106,6 +106,33 @@ fn the_fields_layout_is_one_json_value_for_each_field() {
 }
 
 #[test]
+fn a_record_that_the_fields_layout_has_no_topics_for_is_a_dead_letter_and_the_rest_goes_on() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "telemetry/#");
+    let mut daemon = configured(broker.port, "");
+    daemon.start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(raw::send_one(&daemon, "canlogs", b"unknown", b"payload"));
+    runtime.block_on(raw::send_one(&daemon, "V", b"empty", b""));
+    runtime.block_on(raw::send_one(&daemon, "V", b"known", &raw::padded_vehicle_payload(10)));
+    daemon.wait_drained("home", LONG);
+    wait_for("the last one has arrived", LONG, || {
+        subscriber
+            .messages()
+            .iter()
+            .any(|message| message.property("txid") == "known")
+    });
+    assert_eq!(daemon.figure("home", "refused"), 1, "{}", daemon.log());
+    assert!(
+        daemon.log().contains("has no topics for records of this type"),
+        "{}",
+        daemon.log()
+    );
+    assert_eq!(daemon.figure("home", "failures"), 0, "{}", daemon.log());
+}
+
+#[test]
 fn the_records_layout_is_one_protobuf_message_for_each_record() {
     let mut broker = Mosquitto::new();
     broker.start();

@@ -71,8 +71,9 @@ fn a_record_that_is_refused_alone_is_kept_as_a_dead_letter_and_the_rest_goes_on(
     let reading = kafka::Reading::new(&cluster, "fleet");
     let mut daemon = configured(&cluster.bootstrap_servers(), IN_ORDER);
     daemon.start();
-    // More than what librdkafka still sends before it hears of the first: refused in company, then alone.
-    let refusals = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 40];
+    // More than what librdkafka still sends before it hears of the first: refused in company, then alone, after a wait
+    // that grows as long as nothing is taken.
+    let refusals = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE; 5];
     cluster.request_errors(RDKafkaApiKey::Produce, &refusals);
     let live = Arc::new(Live::default());
     let tallies = daemon.drive(5, 400, 200.0, &live).join().unwrap();

@@ -19,7 +19,7 @@ def batch(limit, partitions):
     """Records in a request while a backlog drains to so many partitions: without a limit the window's, with one what
     comes within the linger, and never more than what may be in flight."""
     if limit is None:
-        return max(1.0, min(in_flight() / partitions, 1_000_000 / wire.record()))
+        return max(1.0, min(in_flight() / partitions, inputs.BATCH_BYTES / wire.record()))
     return max(1.0, min(in_flight(limit), limit * inputs.LINGER) / partitions)
 
 

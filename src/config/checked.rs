@@ -145,12 +145,14 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
         None => Some(Duration::from_secs(10)),
     };
     root.finish();
+    let (routes, destinations) = (routes?, destinations?);
+    routes::without_topics(&routes, &destinations, &mut warnings);
     Some(Config {
         listener: listener?,
         identity,
         queue: queue?,
-        routes: routes?,
-        destinations: destinations?,
+        routes,
+        destinations,
         admin: admin?,
         signal_vins: signal_vins?,
         log_level: log_level?,

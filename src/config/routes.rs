@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Routes;
 use super::nearest::nearest;
 use super::reader::Table;
+use super::{Destination, DestinationKind, MqttLayout, Routes};
+use crate::record::payload::Kind;
 
 const NOT_KEPT: &str = "such records are acknowledged, counted and not kept";
 /// Record types that vehicles of today send; another one is allowed, another spelling of one of these is suspicious.
@@ -72,4 +73,23 @@ pub(super) fn read(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec
         warnings.push(format!("destinations.{name}: no record type is routed to it"));
     }
     Some(routes)
+}
+
+/// Says which types go to a broker that has no topics for them.
+pub(super) fn without_topics(routes: &Routes, destinations: &[Destination], warnings: &mut Vec<String>) {
+    let by_type = routes.by_type.iter();
+    let unknown = by_type
+        .filter(|(record_type, _)| Kind::of(record_type).is_none())
+        .map(|(record_type, to)| (record_type.as_str(), "this type", to));
+    let others = ("\"*\"", "types that the gateway does not know", &routes.others);
+    for (key, types, to) in unknown.chain([others]) {
+        for Destination { name, kind, .. } in destinations.iter().filter(|one| to.contains(&one.name)) {
+            if matches!(kind, DestinationKind::Mqtt(mqtt) if mqtt.layout == MqttLayout::Fields) {
+                warnings.push(format!(
+                    "records.{key}: destinations.{name} has no topics for records of {types}: each is kept as a dead \
+                     letter; layout = \"records\" has a topic for every type"
+                ));
+            }
+        }
+    }
 }

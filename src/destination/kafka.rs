@@ -58,7 +58,8 @@ impl Destination for Kafka {
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
             let reports = Arc::new(Reports::default());
-            let context = Context::new(&self.name, Arc::clone(&reports), Arc::clone(&self.said));
+            let alone = self.client.batch_bytes();
+            let context = Context::new(&self.name, Arc::clone(&reports), Arc::clone(&self.said), alone);
             let client = self.client.with_secrets().map_err(SessionError)?;
             // Reads certificates, and makes threads.
             let made = tokio::task::spawn_blocking(move || client.create_with_context(context)).await;
@@ -209,9 +210,13 @@ impl Session for Producing {
                         Report::Delivery { place, outcome } => {
                             let (number, bytes) = self.flying.take(place);
                             self.bytes -= bytes;
-                            if outcome == Outcome::Delivered {
-                                (is_heard, self.trouble) = (true, false);
-                                news.trouble = None;
+                            match outcome {
+                                Outcome::Delivered => {
+                                    (is_heard, self.trouble) = (true, false);
+                                    news.trouble = None;
+                                }
+                                Outcome::Refused(_) => news.over = true,
+                                Outcome::Doubted(_) | Outcome::Failed(_) => {}
                             }
                             news.confirmations.push(Confirmation { number, outcome });
                         }
@@ -221,6 +226,11 @@ impl Session for Producing {
                         }
                         Report::Fatal(reason) => self.failed(reason),
                     }
+                }
+                if news.over {
+                    // The producer has failed with it, and says so of others.
+                    let failed = |one: &Confirmation| matches!(one.outcome, Outcome::Failed(_));
+                    news.confirmations.retain(|one| !failed(one));
                 }
                 if is_heard {
                     self.heard_at = Instant::now();

@@ -22,6 +22,11 @@ use crate::record::epoch_ms;
 /// Different troubles that are told in one outage.
 const TROUBLES: usize = 16;
 
+/// Bytes of a batch; a larger record goes alone. Five are on their way to a broker and one waits, and each has to be
+/// answered within `socket.timeout.ms`, 60 s, or goes out again as it was: on a line that is too narrow for that nothing ever
+/// arrives. With these 52 kbit/s will do; librdkafka's own 1,000,000 would have the whole window in them.
+const BATCH_BYTES: usize = 64 << 10;
+
 /// A producer's properties, and where its secrets are.
 pub(super) struct Settings {
     client: ClientConfig,
@@ -42,6 +47,9 @@ impl Settings {
         // A backlog fills batches by itself; 5 ms, librdkafka's own, would be a good part of what the window is there for.
         if !config.properties.contains_key("queue.buffering.max.ms") {
             client.set("linger.ms", "1");
+        }
+        if !config.properties.contains_key("batch.size") {
+            client.set("batch.size", BATCH_BYTES.to_string());
         }
         for (key, value) in &config.properties {
             client.set(key, value);
@@ -77,6 +85,13 @@ impl Settings {
         made.map(drop)
             .map_err(|error| format!("librdkafka cannot use its properties: {error}"))?;
         Ok(settings)
+    }
+
+    /// From so many bytes on a record is alone in its batch.
+    pub(super) fn batch_bytes(&self) -> usize {
+        let set = self.client.get("batch.size");
+        // librdkafka has taken it by now, which reads numbers as C does.
+        set.and_then(|bytes| bytes.parse().ok()).unwrap_or(usize::MAX)
     }
 
     /// With the secrets as they are in their files now.
@@ -184,6 +199,8 @@ pub(super) struct Context {
     destination: String,
     reports: Arc<Reports>,
     said: Arc<Said>,
+    /// From so many bytes on a record is alone in its batch.
+    alone: usize,
     outage: Mutex<Outage>,
 }
 
@@ -203,11 +220,12 @@ struct Failure {
 }
 
 impl Context {
-    pub(super) fn new(destination: &str, reports: Arc<Reports>, said: Arc<Said>) -> Self {
+    pub(super) fn new(destination: &str, reports: Arc<Reports>, said: Arc<Said>, alone: usize) -> Self {
         Self {
             destination: destination.to_owned(),
             reports,
             said,
+            alone,
             outage: Mutex::default(),
         }
     }
@@ -284,7 +302,10 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
         let outcome = match result {
             Ok(_) => Outcome::Delivered,
-            Err((error, message)) => not_delivered(error, message.topic(), message.timestamp().to_millis()),
+            Err((error, message)) => {
+                let is_alone = message.payload_len() >= self.alone;
+                not_delivered(error, message.topic(), message.timestamp().to_millis(), is_alone)
+            }
         };
         if outcome == Outcome::Delivered {
             let mut said = self.said.lock();
@@ -301,14 +322,16 @@ impl ProducerContext for Context {
 /// In milliseconds: no broker takes what is younger for too old.
 const RECENT: i64 = 600_000;
 
-/// Errors that no later try can mend are refusals. Everything else is retried for ever: a topic that is missing can be
-/// made, a right that is missing can be given.
-fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
+/// Errors that no later try can mend are refusals, of the batch as a whole. Everything else is retried for ever: a topic
+/// that is missing can be made, a right that is missing can be given.
+fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>, is_alone: bool) -> Outcome {
     let said = match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-            return Outcome::Refused(format!(
-                "larger than the broker takes (max.message.bytes of the topic {topic})"
-            ));
+            let reason = format!("larger than the broker takes (max.message.bytes of the topic {topic})");
+            return match is_alone {
+                true => Outcome::Refused(reason),
+                false => Outcome::Doubted(reason),
+            };
         }
         // By this machine's clock just now: it is that one that is ahead, and nothing is wrong with the record.
         Some(RDKafkaErrorCode::InvalidTimestamp) if at.is_some_and(|at| at > epoch_ms() as i64 - RECENT) => {
@@ -323,7 +346,7 @@ fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>) -> Outcome {
             | RDKafkaErrorCode::InvalidTimestamp
             // Only its company was refused: it is tried alone, and then taken.
             | RDKafkaErrorCode::InvalidDifferentRecord),
-        ) => return Outcome::Refused(code.to_string()),
+        ) => return Outcome::Doubted(code.to_string()),
         Some(code) => code.to_string(),
         None => error.to_string(),
     };
@@ -366,19 +389,5 @@ fn with_advice(reason: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_from_the_future_is_no_fault_of_the_record() {
-        let error = KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTimestamp);
-        let of = |at| not_delivered(&error, "fleet_V", at);
-        match of(Some(epoch_ms() as i64)) {
-            Outcome::Failed(said) => assert!(said.contains("set its clock"), "{said}"),
-            other => panic!("{other:?}"),
-        }
-        for old in [Some(epoch_ms() as i64 - 2 * RECENT), Some(0), None] {
-            assert!(matches!(of(old), Outcome::Refused(_)), "{old:?}");
-        }
-    }
-}
+#[path = "kafka_client_tests.rs"]
+mod tests;

@@ -40,9 +40,12 @@ impl Destination for Log {
         Box::pin(async move {
             let file = match &self.path {
                 None => None,
+                // A disk or a pipe may take its time, which is not the runtime's.
                 Some(path) => {
-                    let opened = open(path).map_err(|error| format!("cannot open {}: {error}", path.display()));
-                    Some(opened.map_err(SessionError)?)
+                    let named = path.clone();
+                    let opened = tokio::task::spawn_blocking(move || open(&named)).await;
+                    let opened = opened.map_err(|error| SessionError(error.to_string()))?;
+                    Some(opened.map_err(|error| SessionError(format!("cannot open {}: {error}", path.display())))?)
                 }
             };
             let session: Box<dyn Session> = Box::new(Lines {
@@ -197,7 +200,33 @@ pub fn line(queued: &Queued, payload: &[u8]) -> serde_json::Value {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_opened_where_it_holds_up_nobody() {
+        let mut runtime = Builder::new_current_thread();
+        runtime.max_blocking_threads(1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.jsonl");
+        let log = Log::new(&config::Log { path: Some(path) });
+        runtime.build().unwrap().block_on(async {
+            let (go_on, held_up) = mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || held_up.recv());
+            let mut connecting = log.connect();
+            assert!((&mut connecting).now_or_never().is_none());
+            go_on.send(()).unwrap();
+            assert!(connecting.await.is_ok());
+            busy.await.unwrap().unwrap();
+        });
+    }
+
     #[test]
     fn a_number_that_is_read_and_written_again_is_the_same() {
         // Of the first an approximate reader makes 94.95886283158104.

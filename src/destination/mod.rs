@@ -23,8 +23,10 @@ use crate::queue::Queued;
 pub enum Outcome {
     /// The destination has it.
     Delivered,
-    /// It will never take it; why.
+    /// It will never take it, whatever was sent with it; why.
     Refused(String),
+    /// It will never take it, or never something that was sent with it; why. The session is over.
+    Doubted(String),
     /// It did not take it now, and may later; why. The session is over.
     Failed(String),
 }
@@ -45,13 +47,15 @@ pub struct News {
     pub confirmations: Vec<Confirmation>,
     /// Why nothing arrives at present; the session tries on by itself.
     pub trouble: Option<String>,
+    /// With a refusal the session is over, whatever else was on its way.
+    pub over: bool,
 }
 
 impl From<Vec<Confirmation>> for News {
     fn from(confirmations: Vec<Confirmation>) -> Self {
         Self {
             confirmations,
-            trouble: None,
+            ..Self::default()
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct Message {
 /// Why a record has no fields.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldsError {
+    /// The gateway does not know what is in it.
+    #[error("layout = \"fields\" has no topics for records of this type; layout = \"records\" has one")]
+    UnknownType,
     /// Its payload does not decode.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -44,11 +47,9 @@ pub enum FieldsError {
 /// Messages that one record may become: ten times what a vehicle's largest does. More would hold up all others.
 const MAX_MESSAGES: usize = 3_000;
 
-/// A transformed payload as messages. None for a record type whose payload the gateway does not know.
+/// A transformed payload as messages; none where nothing is in it.
 pub fn expand(vin: &str, record_type: &str, transformed: &[u8]) -> Result<Vec<Message>, FieldsError> {
-    let Some(kind) = Kind::of(record_type) else {
-        return Ok(Vec::new());
-    };
+    let kind = Kind::of(record_type).ok_or(FieldsError::UnknownType)?;
     let record = tree::decode(kind, transformed)?;
     let parts = record.messages(1).count();
     if parts > MAX_MESSAGES {

@@ -9,7 +9,7 @@ use prost::Message as _;
 use prost_types::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::{clean, expand};
+use super::{FieldsError, clean, expand};
 use crate::record::{
     payload::{ConnectivityStatus, Kind, connectivity, validate},
     proto::{
@@ -264,8 +264,9 @@ fn connectivity_is_one_message() {
 }
 
 #[test]
-fn a_record_of_an_unknown_type_has_no_fields() {
-    assert_eq!(expand("VIN", "canlogs", b"\xff"), Ok(Vec::new()));
+fn a_record_of_an_unknown_type_has_no_fields_and_an_empty_one_none() {
+    assert_eq!(expand("VIN", "canlogs", b"\xff"), Err(FieldsError::UnknownType));
+    assert_eq!(expand("VIN", "V", b""), Ok(Vec::new()));
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //!
 //! While its rules hold it, by a pause or a schedule, no session is open.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -36,14 +38,41 @@ pub(super) struct Course {
     pub(super) backoff: Backoff,
     /// The record behind which nothing goes out before it has passed.
     pub(super) suspect: Option<u64>,
+    /// Records that are in the dead letters though the cursor has not passed them.
+    pub(super) given_up: BTreeSet<u64>,
+    /// Something was refused, and nothing was delivered since: until it is, nothing goes out before this moment, and
+    /// then one at a time.
+    pub(super) refused: Option<Instant>,
     pub(super) flow: Flow,
+}
+
+impl Course {
+    /// The destination takes what it is sent.
+    pub(super) fn delivered(&mut self) {
+        self.backoff.succeeded();
+        self.refused = None;
+    }
+
+    /// It refuses something. One that refuses everything is not to have the queue emptied into the dead letters. Returns
+    /// whether there is a wait now.
+    pub(super) fn refused(&mut self) -> bool {
+        let now = Instant::now();
+        let until = match self.refused {
+            None => now,
+            // What was sent before the wait.
+            Some(until) if now < until => until,
+            Some(_) => now + self.backoff.wait(),
+        };
+        self.refused = Some(until);
+        now < until
+    }
 }
 
 /// Why a session ended.
 pub(super) enum End {
     /// It was asked to.
     Stopped,
-    /// Begin the next one at once.
+    /// Begin the next one, at once unless [`Course::refused`] says later.
     Again,
     /// Begin the next one later.
     Lost(String),
@@ -96,6 +125,8 @@ impl Pump {
         let mut course = Course {
             backoff: Backoff::new(),
             suspect: None,
+            given_up: BTreeSet::new(),
+            refused: None,
             flow: Flow::default(),
         };
         loop {
@@ -104,17 +135,20 @@ impl Pump {
                 () = stop.cancelled() => return,
                 () = self.held() => {}
             }
-            match self.session(stop, abort, &mut course).await {
+            let next = match self.session(stop, abort, &mut course).await {
                 End::Stopped => return,
-                End::Again => {}
+                End::Again => course.refused,
                 End::Lost(reason) => {
                     let wait = course.backoff.wait();
                     self.status.failed();
                     self.interrupted(&reason);
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = tokio::time::sleep(wait) => {}
-                    }
+                    Some(Instant::now() + wait)
+                }
+            };
+            if let Some(next) = next {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep_until(next) => {}
                 }
             }
         }
@@ -178,6 +212,7 @@ impl Pump {
             self.status.reached();
         }
         let reader = self.queue.reader(&self.name);
+        course.given_up = course.given_up.split_off(&reader.position());
         if course.suspect.is_some_and(|suspect| suspect < reader.position()) {
             course.suspect = None;
         }

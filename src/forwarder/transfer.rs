@@ -1,7 +1,8 @@
 //! One session's records on their way: handed over as fast as the rules and the destination allow, confirmed in any order.
 //!
-//! A record that fails is a suspect: until it has passed, records are sent one at a time. Only when the destination
-//! refuses it alone and for good is it given up, and then it is durably in the dead letters before the cursor passes.
+//! A record that fails is a suspect: until it has passed, records are sent one at a time. It is given up only when the
+//! destination refuses for good it and nothing else, or it while it is alone, and then it is durably in the dead letters
+//! before the cursor passes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,24 +123,37 @@ impl<'a> Transfer<'a> {
                 }
                 () = changed(&mut rules) => self.follow(&rules.borrow_and_update()),
                 news = session.news() => match news {
-                    Ok(News { mut confirmations, trouble }) => {
+                    Ok(News { mut confirmations, trouble, over }) => {
                         if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
                             if self.pump.status.up() {
                                 tracing::info!(destination = %self.pump.name, "delivering");
                             }
-                            self.course.backoff.succeeded();
+                            self.course.delivered();
                             give_up_at = Instant::now() + SETTLE_SILENCE;
+                        }
+                        let refused = confirmations.iter().find_map(|one| match &one.outcome {
+                            Outcome::Refused(reason) | Outcome::Doubted(reason) => Some(reason),
+                            Outcome::Delivered | Outcome::Failed(_) => None,
+                        });
+                        if let Some(reason) = refused
+                            && self.course.refused()
+                        {
+                            self.pump.interrupted(&format!("it takes nothing of what it is sent: {reason}"));
                         }
                         // What was delivered counts, whatever ends the session.
                         confirmations.sort_by_key(|confirmation| match confirmation.outcome {
                             Outcome::Delivered => 0,
                             Outcome::Refused(_) => 1,
-                            Outcome::Failed(_) => 2,
+                            Outcome::Doubted(_) => 2,
+                            Outcome::Failed(_) => 3,
                         });
                         for confirmation in confirmations {
                             if let Err(end) = self.settle(confirmation).await {
                                 return end;
                             }
+                        }
+                        if over {
+                            return End::Again;
                         }
                         if let Some(reason) = trouble {
                             self.pump.interrupted(&reason);
@@ -172,14 +186,18 @@ impl<'a> Transfer<'a> {
     }
 
     /// Hands over what was read while the session takes it and the rules let it go, and while what is behind the oldest
-    /// unconfirmed record can be accounted for; a suspect only when nothing else is in flight. Returns until when the next
-    /// one waits, if it does.
+    /// unconfirmed record can be accounted for; a suspect, or what comes behind a refusal, only when nothing else is in
+    /// flight. Returns until when the next one waits, if it does.
     async fn hand_over(&mut self, session: &mut dyn Session) -> Result<Option<Instant>, End> {
+        if let Some(until) = self.course.refused.filter(|until| *until > Instant::now()) {
+            return Ok(Some(until));
+        }
         let mut handed = 0;
         while session.has_room()
             && !self.flight.is_long()
-            && (self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor())
-                || self.flight.unconfirmed() == 0)
+            && (self.flight.unconfirmed() == 0
+                || self.course.refused.is_none()
+                    && self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor()))
         {
             let Some(queued) = self.read.get(self.done) else {
                 // Nothing of it is kept until more comes, which may be long.
@@ -188,7 +206,7 @@ impl<'a> Transfer<'a> {
                 return Ok(None);
             };
             let number = queued.id.number;
-            if !self.rules.want(&queued.record) {
+            if !self.rules.want(&queued.record) || self.course.given_up.contains(&number) {
                 self.flight.pass(number + 1);
                 self.done += 1;
                 continue;
@@ -250,10 +268,9 @@ impl<'a> Transfer<'a> {
                 Ok(())
             }
             _ if !self.flight.holds(number) => Ok(()),
-            Outcome::Refused(reason) if self.flight.unconfirmed() == 1 => {
-                self.pump.give_up_sent(number, &reason).await?;
-                self.flight.confirm(number);
-                self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+            Outcome::Refused(reason) => self.give_up(number, &reason).await,
+            Outcome::Doubted(reason) if self.flight.unconfirmed() == 1 => {
+                self.give_up(number, &reason).await?;
                 Err(End::Again)
             }
             // Until it passes nothing is sent beside it: what the destination does take would come again with each try.
@@ -262,7 +279,7 @@ impl<'a> Transfer<'a> {
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Lost(reason))
             }
-            Outcome::Refused(_) => {
+            Outcome::Doubted(_) => {
                 // Perhaps only because of its company: a Kafka batch is refused as a whole. All that was on the way with
                 // it is tried alone, or a destination that takes no batch of this size would have a session for each.
                 self.course.suspect = self.flight.newest();
@@ -270,6 +287,20 @@ impl<'a> Transfer<'a> {
                 Err(End::Again)
             }
         }
+    }
+
+    /// What else is on its way stays there.
+    async fn give_up(&mut self, number: u64, reason: &str) -> Result<(), End> {
+        self.pump.give_up_sent(number, reason).await?;
+        self.flight.confirm(number);
+        if self.flight.cursor() <= number {
+            self.course.given_up.insert(number);
+        }
+        if self.course.suspect == Some(number) {
+            self.course.suspect = None;
+        }
+        self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+        Ok(())
     }
 }
 
@@ -283,3 +314,7 @@ fn read_after(wait: Duration, mut reader: Reader) -> Reading {
         (reader, batch)
     })
 }
+
+#[cfg(test)]
+#[path = "refusal_tests.rs"]
+mod tests;

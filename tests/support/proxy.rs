@@ -1,4 +1,4 @@
-//! A TCP proxy that the test opens, closes, and can make hold back what the broker says.
+//! A TCP proxy that the test opens, closes, and can make hold back what the broker says, or pass little at a time to it.
 #![allow(dead_code)]
 
 use std::io::{ErrorKind, Read, Write};
@@ -17,6 +17,8 @@ struct State {
     open: AtomicBool,
     /// Answers of the server are not passed on.
     mute: AtomicBool,
+    /// Bytes a second towards the server on each connection; 0: as many as come.
+    rate: AtomicU64,
     /// Connections of an earlier epoch end.
     epoch: AtomicU64,
     ended: AtomicBool,
@@ -66,6 +68,11 @@ impl Proxy {
         self.state.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Passes so many bytes a second to the server, on each connection.
+    pub(crate) fn narrow(&self, rate: u64) {
+        self.state.rate.store(rate, Ordering::SeqCst);
+    }
+
     /// What the server says from now on is not heard on the open connections.
     pub(crate) fn mute(&self) {
         self.state.mute.store(true, Ordering::SeqCst);
@@ -84,12 +91,18 @@ fn pass(mut from: TcpStream, mut to: TcpStream, answers: bool, epoch: u64, state
     from.set_read_timeout(Some(STEP)).unwrap();
     let mut buffer = vec![0; 64 << 10];
     while state.epoch.load(Ordering::SeqCst) == epoch {
-        match from.read(&mut buffer) {
+        let rate = state.rate.load(Ordering::SeqCst);
+        let narrow = rate > 0 && !answers;
+        let most = if narrow { 4 << 10 } else { buffer.len() };
+        match from.read(&mut buffer[..most]) {
             Ok(0) => break,
             Ok(_) if answers && state.mute.load(Ordering::SeqCst) => {}
             Ok(length) => {
                 if to.write_all(&buffer[..length]).is_err() {
                     break;
+                }
+                if narrow {
+                    std::thread::sleep(Duration::from_secs_f64(length as f64 / rate as f64));
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}

@@ -44,12 +44,21 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
             section.entry(Entry::new("allow_plaintext", "true", "zmq.server_key_json_path"));
         }
     }
-    if let Some(file) = client_keys {
-        section.entry(Entry::new(
+    match client_keys {
+        Some(file) => section.entry(Entry::new(
             "allowed_client_keys_file",
             text(file),
             "zmq.allowed_public_keys_json_path",
-        ));
+        )),
+        None if server_key.is_some() => {
+            draft.lost(
+                "zmq.allowed_public_keys_json_path",
+                "is not there, with which Tesla's server lets nobody subscribe; here whoever knows the server's public key \
+                 may: write allowed_client_keys with those that may",
+            );
+            section.unset("allowed_client_keys = [\"THE 40 CHARACTERS OF A PUBLIC KEY\"]");
+        }
+        None => {}
     }
     if zmq.flag("verbose", draft) {
         draft.lost(

@@ -104,3 +104,10 @@ pub(super) struct Message {
     /// Left out where the protocol has none.
     pub(super) properties: Vec<(&'static str, String)>,
 }
+
+impl Message {
+    /// What it counts for.
+    pub(super) fn bytes(&self) -> usize {
+        self.topic.len() + self.payload.len()
+    }
+}

@@ -2,8 +2,9 @@
 //! the configured quality of service.
 //!
 //! `session` has all that is the same in both versions; it sees a client crate through `link`, which `v3` and `v5` fill
-//! in. `messages` says what a record becomes, `tls` whom a connection trusts.
+//! in. `ending` says how a connection ends, `messages` what a record becomes, `tls` whom a connection trusts.
 
+mod ending;
 mod link;
 mod messages;
 mod session;

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, Message, OFFLINE, Settings, Unanswered};
+use super::ending::{End, drive};
+use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Message, OFFLINE, Settings, Unanswered};
 use super::{messages, tls, v3, v5};
 use crate::config::{self, MqttProtocol};
 use crate::destination::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
@@ -31,6 +32,8 @@ pub struct Mqtt {
     status_refused: Arc<AtomicBool>,
 }
 
+/// Bytes in flight, whatever the window. What is more than this only grows cold before it is sent.
+const WINDOW_BYTES: usize = 2 << 20;
 /// Beyond two keep-alive intervals, for a ping and its answer on a slow link.
 const SLACK: Duration = Duration::from_secs(10);
 /// A broker that answers pings and none of what it was sent for so long is left: some of them never answer what they had
@@ -83,11 +86,13 @@ impl Mqtt {
             status_refused: Arc::clone(&self.status_refused),
             client: opened.client,
             _events: events,
-            end: End(Some(end)),
+            end: End::new(end),
             window: usize::from(window.max(1)),
             max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
+            bytes: 0,
+            refused: None,
             heard_at: Instant::now(),
             overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
             broken: None,
@@ -113,27 +118,6 @@ impl Destination for Mqtt {
     }
 }
 
-/// Moves packets until the connection ends; it is never opened again by the same event loop.
-async fn drive(mut events: Box<dyn Events>, silence: Option<Duration>, ended: oneshot::Sender<Ended>) {
-    let reason = loop {
-        // Pings are events too: a poll that gives none for so long hangs in a write.
-        let event = match silence {
-            None => events.next().await,
-            Some(silence) => match tokio::time::timeout(silence, events.next()).await {
-                Ok(event) => event,
-                Err(_) => break Ended::Lost(format!("the broker has taken nothing for {} s", silence.as_secs())),
-            },
-        };
-        if let Err(ended) = event {
-            break ended;
-        }
-    };
-    // Before the word of it, so that nobody queues a DISCONNECT for an event loop that has ended.
-    drop(events);
-    // The session may have ended first.
-    drop(ended.send(reason));
-}
-
 struct Publishing {
     name: String,
     config: config::Mqtt,
@@ -146,8 +130,12 @@ struct Publishing {
     max_packet: usize,
     /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
     unsent: VecDeque<(u64, bool, Message)>,
-    /// Messages without an answer, in the order of their sending. `None`: a record that became no message at all.
-    in_flight: VecDeque<(u64, bool, Option<Acknowledged>)>,
+    /// Messages without an answer, in the order of their sending.
+    in_flight: VecDeque<Flying>,
+    /// Of those, topics and payloads.
+    bytes: usize,
+    /// Why an earlier message of the oldest record in flight was refused; told when its last is answered.
+    refused: Option<String>,
     /// When a message was answered last, or the first of those in flight sent.
     heard_at: Instant,
     /// When that is looked at next: one timer for the session, and not one for each time that it waits.
@@ -156,27 +144,15 @@ struct Publishing {
     broken: Option<(u64, Unanswered)>,
 }
 
-/// The event loop's last word, which comes once.
-struct End(Option<oneshot::Receiver<Ended>>);
-
-impl Ended {
-    /// An answer can be to any message in flight. It is held against the oldest record, which is then tried alone: the
-    /// one that is meant comes to be the oldest in its turn.
-    fn means(self, oldest: Option<u64>) -> Result<News, SessionError> {
-        match (self, oldest) {
-            (Self::Answered(reason), Some(number)) => {
-                let outcome = Outcome::Refused(reason);
-                Ok(vec![Confirmation { number, outcome }].into())
-            }
-            (ended, _) => Err(SessionError(ended.reason())),
-        }
-    }
-
-    fn reason(self) -> String {
-        match self {
-            Self::Answered(reason) | Self::Lost(reason) => reason,
-        }
-    }
+/// A message without an answer.
+struct Flying {
+    /// Its record's number.
+    number: u64,
+    /// Whether it is the record's last.
+    last: bool,
+    bytes: usize,
+    /// `None`: a record that became no message at all.
+    acknowledged: Option<Acknowledged>,
 }
 
 fn unanswered() -> SessionError {
@@ -187,24 +163,13 @@ fn unanswered() -> SessionError {
     ))
 }
 
-impl End {
-    /// Cancel-safe; answers at once when the word has been heard before.
-    async fn wait(&mut self) -> Ended {
-        let ended = Ended::Lost("the event loop has ended".to_owned());
-        let Some(end) = self.0.as_mut() else { return ended };
-        let reason = end.await.unwrap_or(ended);
-        self.0 = None;
-        reason
-    }
-}
-
 impl Session for Publishing {
     fn is_up(&self) -> bool {
         true
     }
 
     fn has_room(&self) -> bool {
-        self.unsent.is_empty() && self.in_flight.len() < self.window
+        self.unsent.is_empty() && !self.is_full()
     }
 
     fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected> {
@@ -220,13 +185,15 @@ impl Session for Publishing {
             );
             return Err(Rejected::ForGood(reason));
         }
-        let bytes = messages
-            .iter()
-            .map(|message| message.topic.len() + message.payload.len());
-        let bytes = bytes.sum();
+        let bytes = messages.iter().map(Message::bytes).sum();
         let last = messages.len().checked_sub(1);
         if last.is_none() {
-            self.in_flight.push_back((number, true, None));
+            self.in_flight.push_back(Flying {
+                number,
+                last: true,
+                bytes: 0,
+                acknowledged: None,
+            });
         }
         for (at, message) in messages.into_iter().enumerate() {
             self.unsent.push_back((number, Some(at) == last, message));
@@ -244,11 +211,11 @@ impl Session for Publishing {
             let mut confirmations = Vec::new();
             loop {
                 self.fill().map_err(SessionError)?;
-                let Some((number, last, acknowledged)) = self.in_flight.front_mut() else {
+                let Some(oldest) = self.in_flight.front_mut() else {
                     break;
                 };
-                let (number, last) = (*number, *last);
-                let answer = match acknowledged {
+                let (number, last, bytes) = (oldest.number, oldest.last, oldest.bytes);
+                let answer = match &mut oldest.acknowledged {
                     None => Ok(Outcome::Delivered),
                     // What has been answered besides is told at once.
                     Some(acknowledged) if !confirmations.is_empty() => match acknowledged.now_or_never() {
@@ -281,12 +248,24 @@ impl Session for Publishing {
                     }
                 };
                 self.in_flight.pop_front();
-                let delivered = outcome == Outcome::Delivered;
-                if delivered && !last {
+                self.bytes -= bytes;
+                let outcome = match outcome {
+                    // Its other messages go out all the same, and are answered before it is told.
+                    Outcome::Refused(reason) => {
+                        self.refused.get_or_insert(reason);
+                        None
+                    }
+                    Outcome::Delivered => None,
+                    over => Some(over),
+                };
+                let is_over = outcome.is_some();
+                if !last && !is_over {
                     continue;
                 }
+                let refused = self.refused.take().map(Outcome::Refused);
+                let outcome = outcome.or(refused).unwrap_or(Outcome::Delivered);
                 confirmations.push(Confirmation { number, outcome });
-                if !delivered {
+                if is_over {
                     break;
                 }
             }
@@ -355,7 +334,7 @@ impl Publishing {
         };
         match answer {
             Ok(Outcome::Delivered) => Ok(()),
-            Ok(Outcome::Refused(reason) | Outcome::Failed(reason)) => {
+            Ok(Outcome::Refused(reason) | Outcome::Doubted(reason) | Outcome::Failed(reason)) => {
                 self.status_refused.store(true, Ordering::Relaxed);
                 tracing::warn!(destination = %self.name, topic,
                     "the broker does not take the gateway's status, records go on: {reason}, or set status = false");
@@ -366,10 +345,16 @@ impl Publishing {
         }
     }
 
+    /// Never with nothing in flight: a message of any size goes then.
+    fn is_full(&self) -> bool {
+        self.in_flight.len() >= self.window || self.bytes >= WINDOW_BYTES
+    }
+
     fn fill(&mut self) -> Result<(), String> {
-        while self.in_flight.len() < self.window
+        while !self.is_full()
             && let Some((number, last, message)) = self.unsent.pop_front()
         {
+            let bytes = message.bytes();
             let Some(acknowledged) = self.client.publish(message)? else {
                 // The connection has ended; `news` says why.
                 self.unsent.clear();
@@ -378,7 +363,13 @@ impl Publishing {
             if self.in_flight.is_empty() {
                 self.heard_at = Instant::now();
             }
-            self.in_flight.push_back((number, last, Some(acknowledged)));
+            self.in_flight.push_back(Flying {
+                number,
+                last,
+                bytes,
+                acknowledged: Some(acknowledged),
+            });
+            self.bytes += bytes;
         }
         Ok(())
     }

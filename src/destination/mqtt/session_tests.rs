@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use bytes::Bytes;
+use prost::Message as _;
 
+use super::super::link::Ended;
 use super::*;
 use crate::config::DestinationKind;
 use crate::record::Record;
+use crate::record::proto::vehicle_data::{Datum, Payload, Value, value::Value as Member};
 use crate::record::stored::{QueueId, RecordId};
 
 /// A broker that takes everything, answers pings, and says nothing else: no real one does that when it is asked to.
@@ -24,10 +28,39 @@ impl Client for Mute {
     }
 }
 
-fn session(end: oneshot::Receiver<Ended>) -> Publishing {
+/// A broker that answers at once; what it was sent is kept.
+#[derive(Clone)]
+struct Prompt {
+    sent: Arc<Mutex<Vec<String>>>,
+    answer: fn(&Message) -> Outcome,
+}
+
+impl Prompt {
+    fn new(answer: fn(&Message) -> Outcome) -> Self {
+        let sent = Arc::default();
+        Self { sent, answer }
+    }
+
+    fn sent(&self) -> usize {
+        self.sent.lock().unwrap().len()
+    }
+}
+
+impl Client for Prompt {
+    fn publish(&self, message: Message) -> Result<Option<Acknowledged>, String> {
+        self.sent.lock().unwrap().push(message.topic.clone());
+        Ok(Some(Box::pin(std::future::ready(Ok((self.answer)(&message))))))
+    }
+
+    fn disconnect(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
+    }
+}
+
+fn session(client: impl Client + 'static, layout: &str, end: oneshot::Receiver<Ended>) -> Publishing {
     let text = "[listener]\ncertificate = \"a\"\nprivate_key = \"b\"\nvehicle_ca = \"c\"\n[records]\nV = \"home\"\n\
-        [destinations.home]\ntype = \"mqtt\"\nurl = \"mqtt://localhost\"\ntopic_base = \"t\"\nlayout = \"records\"";
-    let config = config::parse(text, Path::new("config.toml")).unwrap();
+        [destinations.home]\ntype = \"mqtt\"\nurl = \"mqtt://localhost\"\ntopic_base = \"t\"\nlayout = ";
+    let config = config::parse(&format!("{text}\"{layout}\""), Path::new("config.toml")).unwrap();
     let DestinationKind::Mqtt(config) = &config.destinations[0].kind else {
         panic!("{config:?}")
     };
@@ -36,13 +69,15 @@ fn session(end: oneshot::Receiver<Ended>) -> Publishing {
         config: config.clone(),
         status_topic: None,
         status_refused: Arc::default(),
-        client: Box::new(Mute),
+        client: Box::new(client),
         _events: AbortOnDropHandle::new(tokio::spawn(std::future::pending())),
-        end: End(Some(end)),
+        end: End::new(end),
         window: 10,
         max_packet: usize::MAX,
         unsent: VecDeque::new(),
         in_flight: VecDeque::new(),
+        bytes: 0,
+        refused: None,
         heard_at: Instant::now(),
         overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
         broken: None,
@@ -71,7 +106,7 @@ fn queued(number: u64) -> Queued {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_keeps_the_connection_and_answers_nothing_is_left() {
     let (_open, end) = oneshot::channel();
-    let mut session = session(end);
+    let mut session = session(Mute, "records", end);
     // Nothing is in flight, and nothing has to be answered.
     let nothing = tokio::time::timeout(4 * UNANSWERED, session.news()).await;
     assert!(nothing.is_err());
@@ -84,4 +119,68 @@ async fn a_broker_that_keeps_the_connection_and_answers_nothing_is_left() {
     };
     assert!(error.to_string().contains("confirmed nothing for 180 s"), "{error}");
     assert_eq!(began.elapsed(), UNANSWERED, "since the first, not since the last");
+}
+
+/// A V record of so many fields, each of so many bytes.
+fn fields(count: i32, bytes: usize) -> Vec<u8> {
+    let datum = |key| Datum {
+        key,
+        value: Some(Value {
+            value: Some(Member::StringValue("x".repeat(bytes))),
+        }),
+    };
+    let payload = Payload {
+        data: (1..=count).map(datum).collect(),
+        ..Payload::default()
+    };
+    payload.encode_to_vec()
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_bounded_in_bytes_and_a_record_of_any_size_passes() {
+    let (_open, end) = oneshot::channel();
+    let mut waiting = session(Mute, "records", end);
+    waiting.send(&queued(1), &[7; WINDOW_BYTES / 2]).unwrap();
+    assert!(waiting.has_room());
+    waiting.send(&queued(2), &[7; 3 * WINDOW_BYTES]).unwrap();
+    assert!(!waiting.has_room(), "{} in flight", waiting.in_flight.len());
+}
+
+#[tokio::test]
+async fn a_record_of_many_large_messages_is_sent_little_by_little_to_its_end() {
+    let (_open, end) = oneshot::channel();
+    let broker = Prompt::new(|_| Outcome::Delivered);
+    let mut session = session(broker.clone(), "fields", end);
+    session.send(&queued(1), &fields(8, WINDOW_BYTES / 2)).unwrap();
+    assert!(broker.sent() == 2 && !session.has_room(), "{}", broker.sent());
+    let told = session.news().await.unwrap().confirmations;
+    assert!(matches!(
+        &told[..],
+        [Confirmation {
+            number: 1,
+            outcome: Outcome::Delivered
+        }]
+    ));
+    assert_eq!((broker.sent(), session.bytes), (8, 0));
+    session.send(&queued(2), &fields(2, 2 * WINDOW_BYTES)).unwrap();
+    assert_eq!(broker.sent(), 9, "one of any size goes when nothing else is in flight");
+    assert_eq!(session.news().await.unwrap().confirmations.len(), 1);
+    assert_eq!((broker.sent(), session.has_room()), (10, true));
+}
+
+#[tokio::test]
+async fn a_refused_message_is_told_once_at_its_records_last_and_the_session_goes_on() {
+    let (_open, end) = oneshot::channel();
+    let broker = Prompt::new(|message| match message.topic.rsplit('/').next() {
+        Some("VehicleSpeed" | "Odometer") => Outcome::Refused(message.topic.clone()),
+        _ => Outcome::Delivered,
+    });
+    let mut session = session(broker.clone(), "fields", end);
+    session.send(&queued(1), &fields(8, 1)).unwrap();
+    session.send(&queued(2), &fields(3, 1)).unwrap();
+    let told = session.news().await.unwrap().confirmations;
+    let of = |number, outcome| Confirmation { number, outcome };
+    let reason = "t/5YJ3E1EA7KF000001/v/VehicleSpeed".to_owned();
+    assert_eq!(told, [of(1, Outcome::Refused(reason)), of(2, Outcome::Delivered)]);
+    assert_eq!((broker.sent(), session.has_room()), (11, true));
 }

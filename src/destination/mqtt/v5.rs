@@ -105,15 +105,24 @@ impl Events for EventLoop {
                     Err(Ended::Lost(disconnected(disconnect.reason_code, text)))
                 }
                 Ok(_) => Ok(()),
-                // mosquitto's answer to a message above its message_size_limit: a code that MQTT does not have there.
-                Err(ConnectionError::MqttState(StateError::Deserialization(MqttError::InvalidConnectReturnCode(
-                    code,
-                )))) => Err(Ended::Answered(format!(
-                    "the broker refused it with reason code {code:#04x}"
-                ))),
-                Err(error) => Err(Ended::Lost(format!("connection lost: {}", explain(&error)))),
+                Err(error) => Err(ended(&error)),
             }
         })
+    }
+}
+
+/// mosquitto's answer to a message above its message_size_limit, a code that MQTT does not have in an acknowledgement.
+const PACKET_TOO_LARGE: u8 = 0x95;
+
+fn ended(error: &ConnectionError) -> Ended {
+    match error {
+        ConnectionError::MqttState(StateError::Deserialization(MqttError::InvalidConnectReturnCode(
+            PACKET_TOO_LARGE,
+        ))) => Ended::Answered(format!(
+            "the broker refused it with reason code {PACKET_TOO_LARGE:#04x}: packet too large"
+        )),
+        // Another code that is not known here says nothing about any record.
+        error => Ended::Lost(format!("connection lost: {}", explain(error))),
     }
 }
 
@@ -229,5 +238,17 @@ mod tests {
             }
         }
         assert!(of(PublishNoticeError::Recv).is_none());
+    }
+
+    #[test]
+    fn of_the_codes_that_mqtt_does_not_have_only_too_large_is_held_against_a_record() {
+        let of = |code| {
+            let error = StateError::Deserialization(MqttError::InvalidConnectReturnCode(code));
+            ended(&ConnectionError::MqttState(error))
+        };
+        assert!(matches!(of(0x95), Ended::Answered(said) if said.contains("0x95")));
+        for code in [0x01, 0x42, 0x8f, 0xff] {
+            assert!(matches!(of(code), Ended::Lost(_)), "{code:#x}");
+        }
     }
 }
