@@ -1,6 +1,7 @@
 //! Out of the queue and to the destinations: one pump for each, none of which waits for another.
 
 mod backoff;
+mod course;
 mod flight;
 mod flow;
 mod lane;

@@ -3,7 +3,6 @@
 //!
 //! While its rules hold it, by a pause or a schedule, no session is open.
 
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
-use super::flow::{self, Flow, Held};
+use super::course::Course;
+use super::flow::{self, Held};
 use super::rules::Rules;
 use super::status::Status;
 use super::transfer::Transfer;
@@ -33,46 +32,11 @@ pub struct Pump {
     pub(super) status: Arc<Status>,
 }
 
-/// What outlives a session.
-pub(super) struct Course {
-    pub(super) backoff: Backoff,
-    /// The record behind which nothing goes out before it has passed.
-    pub(super) suspect: Option<u64>,
-    /// Records that are in the dead letters though the cursor has not passed them.
-    pub(super) given_up: BTreeSet<u64>,
-    /// Something was refused, and nothing was delivered since: until it is, nothing goes out before this moment, and
-    /// then one at a time.
-    pub(super) refused: Option<Instant>,
-    pub(super) flow: Flow,
-}
-
-impl Course {
-    /// The destination takes what it is sent.
-    pub(super) fn delivered(&mut self) {
-        self.backoff.succeeded();
-        self.refused = None;
-    }
-
-    /// It refuses something. One that refuses everything is not to have the queue emptied into the dead letters. Returns
-    /// whether there is a wait now.
-    pub(super) fn refused(&mut self) -> bool {
-        let now = Instant::now();
-        let until = match self.refused {
-            None => now,
-            // What was sent before the wait.
-            Some(until) if now < until => until,
-            Some(_) => now + self.backoff.wait(),
-        };
-        self.refused = Some(until);
-        now < until
-    }
-}
-
 /// Why a session ended.
 pub(super) enum End {
     /// It was asked to.
     Stopped,
-    /// Begin the next one, at once unless [`Course::refused`] says later.
+    /// Begin the next one, at once unless [`Course::waits_until`] says later.
     Again,
     /// Begin the next one later.
     Lost(String),
@@ -122,13 +86,7 @@ impl Pump {
     }
 
     async fn sessions(&self, stop: &CancellationToken, abort: &CancellationToken) {
-        let mut course = Course {
-            backoff: Backoff::new(),
-            suspect: None,
-            given_up: BTreeSet::new(),
-            refused: None,
-            flow: Flow::default(),
-        };
+        let mut course = Course::new();
         loop {
             tokio::select! {
                 biased;
@@ -137,7 +95,7 @@ impl Pump {
             }
             let next = match self.session(stop, abort, &mut course).await {
                 End::Stopped => return,
-                End::Again => course.refused,
+                End::Again => course.waits_until(),
                 End::Lost(reason) => {
                     let wait = course.backoff.wait();
                     self.status.failed();
@@ -255,13 +213,17 @@ impl Pump {
     }
 
     /// The same for a record that was handed over: nobody keeps it meanwhile, and it is read anew.
-    pub(super) async fn give_up_sent(&self, number: u64, reason: &str) -> Result<(), End> {
+    /// Returns whose it is.
+    pub(super) async fn give_up_sent(&self, number: u64, reason: &str) -> Result<Option<Arc<str>>, End> {
         match self.queue.record(&self.name, number).await {
-            Ok(Some(queued)) => self.give_up(&queued, reason).await,
+            Ok(Some(queued)) => {
+                self.give_up(&queued, reason).await?;
+                Ok(Some(queued.record.vin))
+            }
             Ok(None) => {
                 tracing::warn!(destination = %self.name, number, reason,
                     "record refused for good, and the queue has it no longer: no dead letter is kept of it");
-                Ok(())
+                Ok(None)
             }
             Err(error) => Err(End::Lost(format!("the queue cannot be read: {error}"))),
         }

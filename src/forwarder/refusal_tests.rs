@@ -55,6 +55,15 @@ fn all(_: u64) -> bool {
     true
 }
 
+/// Three take turns, and then one goes on alone.
+fn vehicle(number: u64) -> u64 {
+    if of_one(number) { 9 } else { number % 3 }
+}
+
+fn of_one(number: u64) -> bool {
+    (40..60).contains(&number)
+}
+
 fn none(_: u64) -> bool {
     false
 }
@@ -156,7 +165,7 @@ impl Running {
         let mut submitter = queue.submitter();
         for number in 0..records {
             let record = Record {
-                vin: "5YJ3E1EA7KF000001".into(),
+                vin: format!("5YJ3E1EA7KF00000{}", vehicle(number)).into(),
                 record_type: "raw".into(),
                 txid: Bytes::from(number.to_string()),
                 received_at: 0,
@@ -239,6 +248,21 @@ async fn what_is_refused_in_company_is_tried_alone_before_it_is_given_up() {
     running.passed(10).await;
     assert_eq!(running.refused(), 2);
     assert_eq!(running.sent(), (0..10).chain(3..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_vehicle_whose_records_are_all_refused_delays_nobody() {
+    for (doubts, ends) in [(false, false), (false, true), (true, false)] {
+        let picky = Picky {
+            doubts,
+            ends,
+            ..Picky::new(of_one)
+        };
+        let running = Running::new(62, picky).await;
+        // Waits after each of twenty would take a quarter of an hour.
+        running.passed(62).await;
+        assert_eq!(running.refused(), 20);
+    }
 }
 
 #[tokio::test]

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::course::Course;
 use super::flight::Flight;
 use super::flow;
-use super::pump::{Course, End, Pump, changed};
+use super::pump::{End, Pump, changed};
 use super::rules::{Room, Rules};
 use crate::destination::{Confirmation, News, Outcome, Rejected, Session};
 use crate::queue::{Batch, Queued, ReadError, Reader};
@@ -124,21 +125,13 @@ impl<'a> Transfer<'a> {
                 () = changed(&mut rules) => self.follow(&rules.borrow_and_update()),
                 news = session.news() => match news {
                     Ok(News { mut confirmations, trouble, over }) => {
-                        if confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered) {
+                        let takes = confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered);
+                        if takes {
                             if self.pump.status.up() {
                                 tracing::info!(destination = %self.pump.name, "delivering");
                             }
                             self.course.delivered();
                             give_up_at = Instant::now() + SETTLE_SILENCE;
-                        }
-                        let refused = confirmations.iter().find_map(|one| match &one.outcome {
-                            Outcome::Refused(reason) | Outcome::Doubted(reason) => Some(reason),
-                            Outcome::Delivered | Outcome::Failed(_) => None,
-                        });
-                        if let Some(reason) = refused
-                            && self.course.refused()
-                        {
-                            self.pump.interrupted(&format!("it takes nothing of what it is sent: {reason}"));
                         }
                         // What was delivered counts, whatever ends the session.
                         confirmations.sort_by_key(|confirmation| match confirmation.outcome {
@@ -151,6 +144,10 @@ impl<'a> Transfer<'a> {
                             if let Err(end) = self.settle(confirmation).await {
                                 return end;
                             }
+                        }
+                        // Not all in a row, whatever was refused with it.
+                        if takes {
+                            self.course.delivered();
                         }
                         if over {
                             return End::Again;
@@ -189,15 +186,14 @@ impl<'a> Transfer<'a> {
     /// unconfirmed record can be accounted for; a suspect, or what comes behind a refusal, only when nothing else is in
     /// flight. Returns until when the next one waits, if it does.
     async fn hand_over(&mut self, session: &mut dyn Session) -> Result<Option<Instant>, End> {
-        if let Some(until) = self.course.refused.filter(|until| *until > Instant::now()) {
+        if let Some(until) = self.course.waits_until() {
             return Ok(Some(until));
         }
         let mut handed = 0;
         while session.has_room()
             && !self.flight.is_long()
             && (self.flight.unconfirmed() == 0
-                || self.course.refused.is_none()
-                    && self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor()))
+                || !self.course.is_wary() && self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor()))
         {
             let Some(queued) = self.read.get(self.done) else {
                 // Nothing of it is kept until more comes, which may be long.
@@ -291,7 +287,11 @@ impl<'a> Transfer<'a> {
 
     /// What else is on its way stays there.
     async fn give_up(&mut self, number: u64, reason: &str) -> Result<(), End> {
-        self.pump.give_up_sent(number, reason).await?;
+        let vin = self.pump.give_up_sent(number, reason).await?;
+        if vin.is_some_and(|vin| self.course.refused(&vin)) {
+            self.pump
+                .interrupted(&format!("it takes nothing of what it is sent: {reason}"));
+        }
         self.flight.confirm(number);
         if self.flight.cursor() <= number {
             self.course.given_up.insert(number);
