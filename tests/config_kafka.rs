@@ -185,6 +185,11 @@ fn properties_that_would_stop_or_swap_records_are_refused_with_the_reason() {
             "\"api.version.request\" = false",
             "librdkafka has to ask them for it; remove it",
         ),
+        (
+            "\"topic.partitioner\" = \"random\"",
+            "is not allowed under this name: write \"partitioner\"",
+        ),
+        ("\"topic.acks\" = 1", "is not allowed under this name: write \"acks\""),
         ("\"linger.ms\" = 1001", "each would wait so long; write 0 to 1000"),
         (
             "\"queue.buffering.max.ms\" = \"x\"",
@@ -214,6 +219,7 @@ fn properties_that_would_stop_or_swap_records_are_refused_with_the_reason() {
         "\"linger.ms\" = 0.5",
         "\"socket.max.fails\" = 3",
         "\"request.timeout.ms\" = 1000",
+        "\"topic.metadata.refresh.interval.ms\" = 60000",
     ] {
         Case::new("", harmless).config();
     }
@@ -281,4 +287,8 @@ fn check_tries_files_and_properties_without_connecting_anywhere() {
     let unknown = Case::new("", "\"compression.type\" = \"brotli\"");
     let said = unknown.check();
     assert!(said.starts_with('✗') && said.contains("brotli"), "{said}");
+    // Under a name that nobody knows it may be a password.
+    let misspelt = Case::new("", "\"sasl.pasword\" = \"hunter2\"");
+    let said = misspelt.check();
+    assert!(said.contains("sasl.pasword") && !said.contains("hunter2"), "{said}");
 }

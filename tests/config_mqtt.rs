@@ -159,6 +159,20 @@ fn each_mistake_is_told_with_its_fix() {
 }
 
 #[test]
+fn a_password_in_an_address_is_not_told() {
+    for scheme in ["mqtt://", "mqtts://", "tcp://", "ssl://", "MQTT://", "mqtt:/", ""] {
+        let url = format!("{scheme}fleet:hunter2@broker:1883");
+        let text = text(PLAIN).replace("mqtt://localhost", &url);
+        assert!(text.contains(&url), "{text}");
+        let said = parse(&text, Path::new("config.toml")).unwrap_err().to_string();
+        assert!(
+            said.contains("username and password_file") && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn wrong_certificate_files_are_told_with_their_fix() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| fs::write(dir.path().join(name), content).unwrap();

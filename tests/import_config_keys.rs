@@ -255,6 +255,21 @@ fn properties_keep_their_text_and_those_that_are_refused_are_named() {
     for lost in ["kafka.default.topic.config: ", "kafka.nothing: ", "kafka.retries: "] {
         assert!(imported.lost.iter().any(|line| line.starts_with(lost)), "{lost}");
     }
+    let (config, imported) = with(json!({ "kafka": {
+        "topic.request.required.acks": 1, "topic.partitioner": "murmur2", "topic.linger.ms": 3, "linger.ms": 4,
+    } }));
+    let properties = &kafka(&config).properties;
+    assert_eq!(
+        (&*properties["partitioner"], &*properties["linger.ms"]),
+        ("murmur2", "4")
+    );
+    assert_eq!(properties.len(), 3, "{properties:?}");
+    for lost in [
+        "kafka.topic.request.required.acks: ",
+        "kafka.topic.linger.ms: linger.ms is there too",
+    ] {
+        assert!(imported.lost.iter().any(|line| line.starts_with(lost)), "{lost}");
+    }
     let (config, imported) =
         with(json!({ "kafka": { "bootstrap.servers": null, "metadata.broker.list": "old:9092" } }));
     assert_eq!(kafka(&config).properties["bootstrap.servers"], "old:9092");

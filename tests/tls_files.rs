@@ -146,6 +146,25 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
         gateway.refused(),
         "listener.private_key: empty holds no usable private key: there is none in it; a PKCS#8, SEC1 or PKCS#1 key in PEM form is needed"
     );
+    // As it comes out of an environment variable.
+    let key = fs::read_to_string(dir.join("server.key")).unwrap();
+    let (no_end, cut_off) = (
+        "a \"-----BEGIN …-----\" has no END, or what is between them is not in lines of its own",
+        "a \"-----BEGIN …-----\" in it is cut off",
+    );
+    for (name, key, why) in [
+        ("line.key", key.replace('\n', ""), no_end),
+        ("words.key", key.replace('\n', " "), no_end),
+        ("escaped.key", key.replace('\n', "\\n"), cut_off),
+        ("cut.key", key[..key.len() / 2].to_owned(), no_end),
+    ] {
+        fs::write(dir.join(name), &key).unwrap();
+        gateway.config.private_key = dir.join(name);
+        assert_eq!(
+            gateway.refused(),
+            format!("listener.private_key: {name} holds no usable private key: {why}")
+        );
+    }
     gateway.config.private_key = dir.join("locked.key");
     assert_eq!(
         gateway.refused(),

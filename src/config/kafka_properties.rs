@@ -120,7 +120,17 @@ pub(super) fn read(
     properties
 }
 
+/// A property's own name, where it has librdkafka's prefix for those of topics.
+pub(crate) fn without_prefix(name: &str) -> Option<&str> {
+    let plain = name.strip_prefix("topic.")?;
+    // These are called so.
+    (plain != "blacklist" && !plain.starts_with("metadata.")).then_some(plain)
+}
+
 fn check(name: &str, value: &str, property: &Field<'_>) {
+    if let Some(plain) = without_prefix(name) {
+        property.refuse(format_args!("is not allowed under this name: write {plain:?}"));
+    }
     if let Some((_, reason)) = KEPT_PROPERTIES.iter().find(|(names, _)| names.contains(&name)) {
         property.refuse(format_args!("is not allowed: {reason}; remove it"));
     }

@@ -213,6 +213,11 @@ fn tls(table: &Table<'_>, base: Base<'_>, encrypted: bool) -> Option<MqttTls> {
 /// Host, port and whether it is encrypted, of an MQTT URL.
 fn broker(field: &Field<'_>) -> Option<(String, u16, bool)> {
     let url = field.text()?;
+    if url.contains('@') {
+        // Not shown: it may hold a password.
+        field.mistake("holds credentials; write them as username and password_file");
+        return None;
+    }
     let (rest, encrypted) = match (url.strip_prefix("mqtt://"), url.strip_prefix("mqtts://")) {
         (Some(rest), _) => (rest, false),
         (_, Some(rest)) => (rest, true),
@@ -221,11 +226,6 @@ fn broker(field: &Field<'_>) -> Option<(String, u16, bool)> {
             return None;
         }
     };
-    if rest.contains('@') {
-        // Not shown: it may hold a password.
-        field.mistake("holds credentials; write them as username and password_file");
-        return None;
-    }
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
         field.refuse("has a path; end it after the host and port, and write the topic prefix as topic_base");

@@ -1,9 +1,11 @@
-//! Files that hold one secret: a password, without the line end that an editor leaves behind it.
+//! Files that hold a secret: a password, without the line end that an editor leaves behind it, or a key.
 //!
 //! Invariant: what stands in such a file is never part of a message.
 
 use std::io;
 use std::path::Path;
+
+use rustls::pki_types::pem;
 
 use super::paths::{Base, is_credential};
 use super::reader::Field;
@@ -22,6 +24,20 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
         false => "write the password into it, and let the gateway read it",
     };
     format!("cannot read {}: {error}; {advice}", path.display())
+}
+
+/// What is wrong with a file in PEM form. The parser's own words hold a line of it, which may be all of a key.
+pub(crate) fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a \"-----BEGIN …-----\" has no END, or what is between them is not in lines of its own".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => "a \"-----BEGIN …-----\" in it is cut off".to_owned(),
+        pem::Error::Base64Decode(_) => "what is between \"-----BEGIN …-----\" and its END is not base64".to_owned(),
+        pem::Error::NoItemsFound => "what is looked for is not in it".to_owned(),
+        pem::Error::Io(error) => error.to_string(),
+        _ => "it cannot be read".to_owned(),
+    }
 }
 
 /// The same for a file that the configuration names: a mistake if it cannot be read, unless it may be missing.

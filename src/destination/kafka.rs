@@ -14,7 +14,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, ThreadedProducer};
 use tokio::time::Instant;
 
-use super::kafka_client::{Context, Said, Settings};
+use super::kafka_client::{Context, Said, Settings, without_value};
 use super::kafka_reports::{Report, Reports};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
@@ -65,7 +65,7 @@ impl Destination for Kafka {
             let made = tokio::task::spawn_blocking(move || client.create_with_context(context)).await;
             let made = made.map_err(|error| SessionError(format!("no thread to make a producer: {error}")))?;
             let producer: ThreadedProducer<Context> =
-                made.map_err(|error| SessionError(format!("cannot make a producer: {error}")))?;
+                made.map_err(|error| SessionError(format!("cannot make a producer: {}", without_value(&error))))?;
             let session: Box<dyn Session> = Box::new(Producing {
                 namespace: self.namespace.clone(),
                 topic: String::new(),

@@ -77,13 +77,13 @@ impl Settings {
         settings
             .client
             .create_native_config()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| without_value(&error))?;
         // Without an address it connects to nobody.
         let mut trial = settings.with_secrets()?;
         trial.remove("bootstrap.servers").set_log_level(RDKafkaLogLevel::Emerg);
         let made: Result<BaseProducer<Quiet>, _> = trial.create_with_context(Quiet);
         made.map(drop)
-            .map_err(|error| format!("librdkafka cannot use its properties: {error}"))?;
+            .map_err(|error| format!("librdkafka cannot use its properties: {}", without_value(&error)))?;
         Ok(settings)
     }
 
@@ -112,7 +112,7 @@ impl Settings {
         client.set_log_level(RDKafkaLogLevel::Emerg);
         let producer: BaseProducer<Words> = client
             .create_with_context(Words::default())
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| without_value(&error))?;
         producer
             .client()
             .fetch_metadata(None, PROBE)
@@ -148,6 +148,14 @@ impl ClientContext for Words {
 impl ProducerContext for Words {
     type DeliveryOpaque = ();
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// Not with the property's value, which may be a password under a wrong name.
+pub(super) fn without_value(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, reason, property, _) => format!("properties.\"{property}\": {reason}"),
+        error => error.to_string(),
+    }
 }
 
 fn readable(key: &str, path: &Path) -> Result<(), String> {

@@ -14,6 +14,7 @@ use x509_parser::asn1_rs::Any;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::tls::{Findings, outside, read};
+use crate::config::secret::pem_fault;
 
 pub(super) const VEHICLE_CRL: &str = "listener.vehicle_crl";
 
@@ -142,8 +143,12 @@ fn lists(path: &Path, findings: &mut Findings) -> Option<Vec<List>> {
     let shown = format!("{VEHICLE_CRL}: {}", path.display());
     let pem = findings.keep(read(VEHICLE_CRL, path))?;
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-    let found = found
-        .map_err(|error| format!("{shown} is not valid PEM: {error}; the file is cut off or damaged, get it again"));
+    let found = found.map_err(|error| {
+        format!(
+            "{shown} is not valid PEM: {}; the file is cut off or damaged, get it again",
+            pem_fault(&error)
+        )
+    });
     let found = findings.keep(found)?;
     if found.is_empty() {
         findings.keep::<()>(Err(format!(

@@ -24,6 +24,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 use super::revocation::{Revoked, VEHICLE_CRL};
 use super::verifier::{Anchor, UnusableAnchor, VehicleVerifier};
 use crate::config;
+use crate::config::secret::pem_fault;
 
 const CERTIFICATE: &str = "listener.certificate";
 const PRIVATE_KEY: &str = "listener.private_key";
@@ -142,13 +143,13 @@ fn private_key(path: &Path, provider: &CryptoProvider) -> Result<Arc<dyn Signing
         )
     };
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound if pem.windows(9).any(|word| word == b"ENCRYPTED") => {
+        _ if pem.windows(9).any(|word| word == b"ENCRYPTED") => {
             bad(&"it is encrypted, and nobody is there to be asked for its passphrase; decrypt it with openssl pkey")
         }
         rustls::pki_types::pem::Error::NoItemsFound => {
             bad(&"there is none in it; a PKCS#8, SEC1 or PKCS#1 key in PEM form is needed")
         }
-        error => bad(&error),
+        error => bad(&pem_fault(&error)),
     })?;
     provider.key_provider.load_private_key(key).map_err(|error| bad(&error))
 }
@@ -295,7 +296,12 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let content = read(key, path)?;
     let certificates = CertificateDer::pem_slice_iter(&content)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("{shown} is not valid PEM: {error}; the file is cut off or damaged, get it again"))?;
+        .map_err(|error| {
+            format!(
+                "{shown} is not valid PEM: {}; the file is cut off or damaged, get it again",
+                pem_fault(&error)
+            )
+        })?;
     if certificates.is_empty() {
         // A DER certificate is a sequence, and begins so.
         let advice = match content.first() {

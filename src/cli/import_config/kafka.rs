@@ -6,6 +6,7 @@
 use super::draft::{Draft, Entry, Section, text};
 use super::json::{Json, Object};
 use super::routes::Routes;
+use crate::config::kafka_properties;
 
 const BROKERS: &str = "bootstrap.servers";
 pub(super) const NAMESPACE: &str = "telemetry";
@@ -76,7 +77,13 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
             _ if name.starts_with("go.") => {
                 draft.lost(path, "is the Go client's own; there is nothing to write for it")
             }
-            Some(value) => properties.entry(Entry::new(name, text(&value), path)),
+            Some(value) => {
+                let plain = kafka_properties::without_prefix(name);
+                match plain.filter(|plain| entries.iter().any(|(other, _)| other == plain)) {
+                    Some(plain) => draft.lost(path, format!("{plain} is there too, and counts")),
+                    None => properties.entry(Entry::new(plain.unwrap_or(name), text(&value), path)),
+                }
+            }
             None => draft.lost(
                 path,
                 "is not a string, a number or a boolean; write the property as one of these",

@@ -21,6 +21,7 @@ pub use vehicle::Vehicle;
 
 use super::values;
 use super::vehicle_tls::client_config;
+use crate::config::secret::pem_fault;
 use crate::system::logging;
 
 /// Arguments of `simulate`.
@@ -158,7 +159,7 @@ pub fn load_vehicles(dir: &Path, wanted: usize) -> Result<Vec<Vehicle>, Simulate
     };
     let chain = |path: &Path| -> Result<Vec<CertificateDer<'static>>, SimulateError> {
         let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        certificates.map_err(|error| failed(path, error.to_string()))
+        certificates.map_err(|error| failed(path, pem_fault(&error)))
     };
     let ca = chain(&dir.join("server-ca.pem"))?;
     let folder = dir.join("vehicles");
@@ -178,7 +179,7 @@ pub fn load_vehicles(dir: &Path, wanted: usize) -> Result<Vec<Vehicle>, Simulate
     let load = |path: &PathBuf| {
         let vin = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let key_path = path.with_extension("key");
-        let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|error| failed(&key_path, error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|error| failed(&key_path, pem_fault(&error)))?;
         let tls = client_config(&ca, chain(path)?, key).map_err(|error| failed(path, error.to_string()))?;
         let pki = dir.to_owned();
         Ok(Vehicle { vin, tls, pki })
