@@ -96,17 +96,19 @@ impl Segments {
             return Ok(false);
         };
         let appended = journal.append(chunks);
+        appended.inspect_err(|_| self.take_for_used(chunks))?;
         let mut listed = self.lock();
-        if let Err(error) = appended {
-            // They may be on the disk all the same, and no number stands for two records.
-            listed.used = chunks.last().map_or(listed.used, |last| last.end);
-            return Err(error.into());
-        }
         listed.journaled.extend_from_slice(chunks);
         if let Some((first, _)) = listed.open {
             *listed.segments.entry(first).or_default() += bytes as u64;
         }
         Ok(true)
+    }
+
+    /// Chunks that failed may be on the disk all the same, and no number stands for two records.
+    fn take_for_used(&self, chunks: &[Chunk]) {
+        let mut listed = self.lock();
+        listed.used = chunks.last().map_or(listed.used, |last| last.end);
     }
 
     /// Commits chunks in the open segment, behind those of the journal, which begins anew.
@@ -129,7 +131,7 @@ impl Segments {
                 let error = SegmentsError::from(error);
                 // redb writes no more after an error, and what was committed can still be read.
                 if error.is_no_space() {
-                    self.retreat()?;
+                    self.retreat().inspect_err(|_| self.take_for_used(chunks))?;
                 }
                 return Err(error);
             }

@@ -173,11 +173,12 @@ impl Segments {
         self.end_of(first, &mut ReadHandle::default())
     }
 
-    /// Where the segment behind this one begins or, where there is none, the end of all: of one moment.
+    /// Where the segment behind this one begins or, where there is none, the end of all that is in one: of one moment.
+    /// Behind that there may be what a commit that failed has left.
     fn after(&self, first: u64) -> Result<u64, u64> {
         let listed = self.lock();
         let next = listed.segments.range(first + 1..).next();
-        next.map(|(next, _)| *next).ok_or(listed.end)
+        next.map(|(next, _)| *next).ok_or(listed.stored())
     }
 
     /// Where the records of a segment end, by what the next one says that it follows. Numbers between that and the next
