@@ -197,16 +197,14 @@ impl Segments {
     /// Puts what is in the journal into the open segment, closes that and checks it. Readers of it wait meanwhile, and then
     /// find it among the sealed. When there is no space for what is in the journal it stays there, and that is the error.
     pub(crate) fn seal(&self) -> Result<(), SegmentsError> {
-        let flushed = self.flush();
-        if flushed.as_ref().is_err_and(|error| !error.is_no_space()) {
-            return flushed;
-        }
+        // After an error there is none to close, or nothing is written any more.
+        self.flush()?;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(closing) = open.take() else { return flushed };
+        let Some(closing) = open.take() else { return Ok(()) };
         let closed = self.close(closing);
         // Whatever came of it: readers must not wait for an open segment that is not there.
         self.lock().open = None;
-        closed.and(flushed)
+        closed
     }
 
     fn close(&self, closing: OpenSegment) -> Result<(), SegmentsError> {
