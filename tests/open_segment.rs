@@ -11,11 +11,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use rustix::io::Errno;
-use sim_disk::{Fault, SimDisk, State};
+use sim_disk::{Fault, SimDisk, State, below, seeded};
 use tokio::task::unconstrained;
 use waystation::queue::storage::Disk;
 use waystation::queue::{Item, Queue, Refusal, Settings, Submitter, WhenFull, Writer};
 use waystation::record::Record;
+use waystation::record::stored::append_frame;
 
 const DIR: &str = "/queue";
 const SETTINGS: Settings = Settings {
@@ -98,6 +99,187 @@ fn segments(state: &State) -> Vec<PathBuf> {
 
 fn all_but(numbers: std::ops::Range<u64>, lacks: &[u64]) -> Vec<u64> {
     numbers.filter(|number| !lacks.contains(number)).collect()
+}
+
+/// Where in the one segment the frame of a record begins, which is stored under the number of its own.
+fn place(disk: &SimDisk, queue: &Queue, n: u64, payload: usize) -> (PathBuf, usize) {
+    let mut frame = Vec::new();
+    append_frame(&mut frame, queue.id(), n, &record(n, payload));
+    let state = disk.state();
+    let [path] = segments(&state).try_into().unwrap();
+    let content = state.content(&path);
+    let at = content.windows(frame.len()).position(|window| window == frame);
+    (path, at.expect("it is in the segment"))
+}
+
+/// The queue, its writer, and the first sender, with so many records in the open segment, a row each.
+fn filled(disk: &Arc<SimDisk>) -> (Queue, Writer, Submitter) {
+    let (queue, mut writer) = open(disk);
+    let mut submitter = queue.submitter();
+    store(&mut submitter, &mut writer, 0..MANY, LARGE);
+    (queue, writer, submitter)
+}
+
+/// The writer goes on, and so does the next start.
+async fn goes_on(disk: &SimDisk, queue: &Queue, mut writer: Writer, next: u64) {
+    let mut submitter = queue.submitter();
+    let got = queue.reader("a").position();
+    store(&mut submitter, &mut writer, next..next + 3, SMALL);
+    store(&mut submitter, &mut writer, next + 3..next + 5, LARGE);
+    queue.advance("a", queue.snapshot().committed - 5);
+    assert!(got <= queue.cursor("a"));
+    assert_eq!(read(queue, &mut writer, "a").await, all_but(next..next + 5, &[]));
+    writer.housekeep().unwrap();
+    writer.finish().unwrap();
+    let (queue, mut writer) = open(&SimDisk::new(disk.die()));
+    assert_eq!(read(&queue, &mut writer, "a").await, all_but(next..next + 5, &[]));
+    assert_eq!(queue.snapshot().lost, 0);
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_read_costs_what_is_in_it_and_stops_nobody() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer, mut submitter) = filled(&disk);
+    let (path, at) = place(&disk, &queue, 5, LARGE);
+    disk.suffer(|state| state.make_page_unreadable(&path, (at + LARGE / 2) as u64 / 4096));
+    // It is met by the reader, then by the writer, in the same commit.
+    let mut reader = queue.reader("a");
+    while reader.next(64 << 10).await.is_ok() {}
+    store(&mut submitter, &mut writer, MANY..MANY + 3, LARGE);
+    assert_eq!(read(&queue, &mut writer, "a").await, all_but(0..MANY + 3, &[5]));
+    assert_eq!(queue.snapshot().lost, 1);
+    goes_on(&disk, &queue, writer, MANY + 3).await;
+}
+
+/// As it is when nothing comes: the writer hears of it all the same.
+#[tokio::test]
+async fn nobody_has_to_send_for_a_damaged_open_segment_to_be_read() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer, mut submitter) = filled(&disk);
+    store(&mut submitter, &mut writer, MANY..MANY + 3, SMALL);
+    let (path, at) = place(&disk, &queue, 5, LARGE);
+    disk.suffer(|state| state.make_page_unreadable(&path, (at + LARGE / 2) as u64 / 4096));
+    assert_eq!(read(&queue, &mut writer, "a").await, all_but(0..MANY + 3, &[5]));
+    assert_eq!(queue.snapshot().lost, 1);
+    goes_on(&disk, &queue, writer, MANY + 3).await;
+}
+
+#[tokio::test]
+async fn an_unreadable_page_met_by_nobody_keeps_the_segment_from_being_closed_no_longer() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer, _) = filled(&disk);
+    let (path, _) = place(&disk, &queue, 5, LARGE);
+    // All of it, also what closing and checking have to read.
+    disk.suffer(|state| state.make_unreadable(&path));
+    writer.finish().unwrap();
+    drop(queue);
+}
+
+#[tokio::test]
+async fn what_is_in_the_journal_is_not_passed_for_the_last_row_before_it() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer, mut submitter) = filled(&disk);
+    store(&mut submitter, &mut writer, MANY..MANY + 1, 900_000);
+    let journaled = MANY + 1..MANY + 121;
+    store(&mut submitter, &mut writer, journaled.clone(), 30_000);
+    // So that redb has others of its rows in memory.
+    queue.register("b", true);
+    let mut other = queue.reader("b");
+    while other.position() < MANY / 2 {
+        other.next(64 << 10).await.unwrap();
+    }
+    queue.advance("a", MANY);
+    let (path, at) = place(&disk, &queue, MANY, 900_000);
+    disk.suffer(|state| state.overwrite(&path, at as u64 + 500, b"damage"));
+    assert_eq!(read(&queue, &mut writer, "a").await, all_but(journaled.clone(), &[]));
+    assert_eq!(queue.snapshot().lost, 1);
+    goes_on(&disk, &queue, writer, journaled.end).await;
+}
+
+#[tokio::test]
+async fn a_damaged_row_key_hides_nothing() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer, _) = filled(&disk);
+    let (path, at) = place(&disk, &queue, 5, LARGE);
+    let key = disk.state().content(&path)[at - 8..at].to_vec();
+    assert_eq!(
+        key,
+        5_u64.to_le_bytes(),
+        "the key of a page's only row is before its value"
+    );
+    disk.suffer(|state| state.overwrite(&path, at as u64 - 2, &[0x40]));
+    assert_eq!(read(&queue, &mut writer, "a").await, all_but(0..MANY, &[]));
+    assert_eq!(queue.snapshot().lost, 0);
+    goes_on(&disk, &queue, writer, MANY).await;
+}
+
+#[tokio::test]
+async fn a_damaged_length_hides_nothing_behind_it() {
+    let disk = SimDisk::new(State::default());
+    let (queue, mut writer) = open(&disk);
+    let mut submitter = queue.submitter();
+    // One row.
+    for n in 0..20 {
+        submit(&mut submitter, n, 3000);
+    }
+    assert!(writer.turn(Instant::now()).unwrap());
+    store(&mut submitter, &mut writer, 20..MANY, LARGE);
+    queue.advance("a", 9);
+    let (path, at) = place(&disk, &queue, 5, 3000);
+    disk.suffer(|state| state.overwrite(&path, at as u64 + 2, &[0x40]));
+    assert_eq!(read(&queue, &mut writer, "a").await, all_but(9..MANY, &[]));
+    assert_eq!(queue.snapshot().lost, 0);
+    goes_on(&disk, &queue, writer, MANY).await;
+}
+
+/// redb panics on some damaged pages, also in a commit that reads them.
+#[tokio::test]
+async fn whatever_is_damaged_in_it_the_writer_goes_on_and_what_is_intact_is_delivered() {
+    for seed in 0..20 {
+        let mut rng = seeded(seed);
+        let disk = SimDisk::new(State::default());
+        let (queue, mut writer, mut submitter) = filled(&disk);
+        store(&mut submitter, &mut writer, MANY..MANY + 3, SMALL);
+        let (path, at) = place(&disk, &queue, 0, LARGE);
+        let pages = disk.state().content(&path).len() as u64 / 4096;
+        let damaged: Vec<u64> = match seed {
+            0 => (0..pages).collect(),
+            1 => (0..30).collect(),
+            _ => (0..pages).filter(|_| below(&mut rng, 30) == 0).collect(),
+        };
+        let garbage: Vec<u8> = (0..4096).map(|_| below(&mut rng, 256) as u8).collect();
+        let garbage = if seed % 2 == 0 { garbage } else { vec![0; 4096] };
+        disk.suffer(|state| {
+            damaged
+                .iter()
+                .for_each(|page| state.overwrite(&path, page * 4096, &garbage))
+        });
+        let content = disk.state().content(&path);
+        // Each row has pages of its own, and begins at the same place in them.
+        let is_intact = |n: &u64| {
+            let mut frame = Vec::new();
+            append_frame(&mut frame, queue.id(), *n, &record(*n, LARGE));
+            let mut places = (at % 4096..content.len()).step_by(4096);
+            places.any(|place| content[place..].starts_with(&frame))
+        };
+        let intact: Vec<u64> = (0..MANY).filter(is_intact).collect();
+        let new = MANY + 3..MANY + 23;
+        if seed % 4 < 2 {
+            // The reader meets it first.
+            let mut reader = queue.reader("a");
+            while reader.ready().now_or_never().is_some() && reader.next(64 << 10).await.is_ok() {}
+        }
+        store(&mut submitter, &mut writer, new.clone(), LARGE);
+        let got = read(&queue, &mut writer, "a").await;
+        let hidden: Vec<_> = intact
+            .iter()
+            .chain(&[MANY, MANY + 1, MANY + 2])
+            .filter(|n| !got.contains(n))
+            .collect();
+        assert!(hidden.is_empty(), "seed {seed}: {hidden:?} are intact and were passed");
+        assert!(got.ends_with(&all_but(new.clone(), &[])), "seed {seed}: {got:?}");
+        goes_on(&disk, &queue, writer, new.end).await;
+    }
 }
 
 /// The disk is full in the commit, and still when what it left is looked at.

@@ -179,7 +179,14 @@ impl OpenSegment {
     /// Lets go of it after a failure: what is on the disk stays as it is.
     pub(crate) fn abandon(self) -> PathBuf {
         self.file.abandon();
+        // What redb would read for its last commit may be damaged.
+        self.database.spoil();
         self.path
+    }
+
+    /// What tells, also when it has been closed, whether all that was written to it is there.
+    pub(crate) fn written(&self) -> Direct {
+        self.file.clone()
     }
 
     /// Commits chunks in one transaction. `Ok` means that they are on the disk.
@@ -194,7 +201,7 @@ impl OpenSegment {
             }
             Ok(transaction.commit()?)
         };
-        write().map_err(named(&self.path))
+        caught(&self.path, || write().map_err(named(&self.path)))
     }
 
     pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {

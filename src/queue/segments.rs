@@ -59,6 +59,8 @@ pub(super) struct Listed {
     pub(super) segments: BTreeMap<u64, u64>,
     /// The one that is appended to, and the bytes put into it.
     pub(super) open: Option<(u64, u64)>,
+    /// The open segment's first number, when a reader could not read it as it was written.
+    pub(super) doubtful: Option<u64>,
     /// Committed in the journal, and in no segment yet: behind all that is in one.
     pub(super) journaled: Vec<Chunk>,
     /// What the segment said that they were for, if it has been let go of.
@@ -293,14 +295,7 @@ impl Segments {
                     let Some(open) = open.as_ref().filter(|open| open.meta.first == first) else {
                         continue;
                     };
-                    let mut chunks = open.read(from, max_bytes)?;
-                    let end = self.end();
-                    chunks.retain(|chunk| (first..end).contains(&chunk.first));
-                    Read {
-                        chunks,
-                        meta: Some(open.meta),
-                        is_checked: false,
-                    }
+                    self.read_open(open, from, max_bytes)?
                 } else {
                     self.read_sealed(first, following, from, max_bytes, handle)?
                 };
@@ -345,7 +340,9 @@ impl Segments {
             if let Some(after) = read.chunks.iter().find(|chunk| chunk.first > first) {
                 return Ok(Some(after.first));
             }
-            let next = self.holder(first).segment.and_then(|(_, _, next)| next);
+            let Holder { segment, journaled } = self.holder(first);
+            let next = segment.and_then(|(_, _, next)| next);
+            let next = next.or(journaled.filter(|journaled| *journaled > first));
             if max_bytes > 4 << 20 || next.is_some() {
                 return Ok(next);
             }

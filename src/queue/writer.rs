@@ -103,6 +103,7 @@ impl Writer {
             .inlet
             .take(batch_bytes, self.settings.commit_delay, deadline);
         let Some(batch) = taken else { return Ok(false) };
+        self.shared.segments.let_go_if_doubtful();
         if !batch.is_empty() {
             self.commit(batch)?;
         }

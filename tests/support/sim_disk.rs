@@ -227,6 +227,14 @@ impl State {
         self.next_inode += 1;
     }
 
+    /// Changes bytes of a file behind the back of whoever has it open, durably.
+    pub(crate) fn overwrite(&mut self, path: &Path, at: u64, bytes: &[u8]) {
+        let inode = self.names[path];
+        let file = self.inodes.get_mut(&inode).unwrap();
+        file.live.write(bytes, at);
+        file.durable.write(bytes, at);
+    }
+
     /// Takes a name away, durably.
     pub(crate) fn take(&mut self, path: &Path) {
         self.names.remove(path);
@@ -371,6 +379,11 @@ impl SimDisk {
 
     pub(crate) fn used(&self) -> u64 {
         self.lock().state.used()
+    }
+
+    /// Something happens to it while it is in use.
+    pub(crate) fn suffer(&self, what: impl FnOnce(&mut State)) {
+        what(&mut self.lock().state);
     }
 
     /// Everything that it holds now.
