@@ -230,9 +230,10 @@ impl Segments {
     }
 
     /// Unlinks the sealed segments that hold nothing at or after `number`, and sets aside those of them that are damaged.
-    pub(crate) fn remove_below(&self, number: u64) -> Result<Removed, SegmentsError> {
+    /// No more than `at_most`: others may wait meanwhile.
+    pub(crate) fn remove_below(&self, number: u64, at_most: usize) -> Result<Removed, SegmentsError> {
         let mut removed = Removed::default();
-        let unlinked = self.unlink_below(number, &mut removed);
+        let unlinked = self.unlink_below(number, at_most, &mut removed);
         // Once for all of them: each sync makes the file system commit what it has changed.
         if removed.segments > 0 {
             storage::sync_dir(&*self.disk, &self.dir)?;
@@ -240,8 +241,10 @@ impl Segments {
         Ok(unlinked.map(|()| removed)?)
     }
 
-    fn unlink_below(&self, number: u64, removed: &mut Removed) -> Result<(), StorageError> {
-        while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
+    fn unlink_below(&self, number: u64, at_most: usize, removed: &mut Removed) -> Result<(), StorageError> {
+        while removed.segments < at_most
+            && let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number)
+        {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
             // While it is open, to lose its name takes no time.

@@ -250,7 +250,7 @@ impl Writer {
         let oldest = self.shared.positions.oldest();
         self.save(end)?;
         if let Some(oldest) = oldest {
-            self.shared.segments.remove_below(oldest)?;
+            self.shared.segments.remove_below(oldest, usize::MAX)?;
         }
         Ok(())
     }
