@@ -185,7 +185,7 @@ impl Writer {
         }
         let mut left = AT_ONCE;
         while left > 0
-            && let Some((first, end, ended)) = self.shared.segments.oldest_ended()
+            && let Some((first, end, ended)) = self.shared.segments.oldest_ended(self.ran_before)
             && now > ended + max_age
         {
             self.shared.positions.drop_before(

@@ -206,11 +206,18 @@ impl Segments {
     }
 
     /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the beginning of
-    /// the next one that says it. `None` when none does.
-    pub(crate) fn oldest_ended(&self) -> Option<(u64, u64, u64)> {
+    /// the next one that says it; of the newest, that of the last commit, which was not after `started` if no commit came
+    /// since. `None` when nobody can say.
+    pub(crate) fn oldest_ended(&self, started: u64) -> Option<(u64, u64, u64)> {
         let (first, end) = self.oldest_sealed()?;
-        let later: Vec<_> = self.lock().segments.range(first + 1..).map(|(next, _)| *next).collect();
-        let next = *later.first()?;
+        let (later, newest): (Vec<_>, _) = {
+            let listed = self.lock();
+            let later = listed.segments.range(first + 1..).map(|(next, _)| *next);
+            (later.collect(), listed.newest)
+        };
+        let Some(next) = later.first().copied() else {
+            return Some((first, end, newest.max(started)));
+        };
         if let Some(began) = self.lock().began.get(&next) {
             return Some((first, end, *began));
         }
