@@ -92,6 +92,9 @@ impl Disk for SlowToFree {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)
     }
+    fn identity(&self, dir: &Path) -> io::Result<(u64, u64)> {
+        RealDisk.identity(dir)
+    }
     fn free(&self, _: &Path) -> io::Result<u64> {
         let mut state = state(&self.0);
         if state.unlinked.is_empty() {

@@ -4,6 +4,7 @@
 //! its intact records and their destinations. It goes to `quarantine/` when every destination has passed it, or at once
 //! when nothing in it is intact. Nothing is given up for an error that may pass.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
 use super::meta::Meta;
@@ -53,7 +54,7 @@ impl Segments {
             let error = match read {
                 Ok(None) => continue,
                 Ok(Some(read)) => return Ok(read),
-                Err(error) if is_passing(&error) => return Err(error.into()),
+                Err(error) if is_passing(&error) || self.is_elsewhere(&error) => return Err(error.into()),
                 Err(error) => error,
             };
             handle.0 = None;
@@ -87,6 +88,18 @@ impl Segments {
             return Ok(read.map_or(Vec::new(), |read| read.chunks));
         }
         self.opened(first, handle)?.read(from, max_bytes)
+    }
+
+    /// Whether a file is not found because the whole directory was moved away, and perhaps another put in its place: that
+    /// says nothing about what is in it, and it may come back.
+    fn is_elsewhere(&self, error: &SegmentError) -> bool {
+        if error.io().is_none_or(|error| error.kind() != ErrorKind::NotFound) {
+            return false;
+        }
+        match self.disk.identity(&self.dir) {
+            Ok(now) => self.identity.is_some_and(|known| known != now),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
     }
 
     fn damaged(&self, first: u64) -> Option<Arc<Damaged>> {

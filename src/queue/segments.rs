@@ -42,6 +42,8 @@ impl SegmentsError {
 pub(crate) struct Segments {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
+    /// Which directory that was at the start, as far as the disk said.
+    pub(super) identity: Option<(u64, u64)>,
     pub(super) quarantine: Quarantine,
     pub(super) listed: Mutex<Listed>,
     pub(super) open: RwLock<Option<OpenSegment>>,

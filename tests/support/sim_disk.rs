@@ -407,7 +407,10 @@ impl SimDisk {
 }
 
 fn is_change(kind: &str) -> bool {
-    !matches!(kind, "open" | "list" | "read" | "len" | "used" | "free" | "forget")
+    !matches!(
+        kind,
+        "open" | "list" | "identity" | "read" | "len" | "used" | "free" | "forget"
+    )
 }
 
 fn call<'a>(
@@ -549,6 +552,12 @@ impl Disk for SimDisk {
             .for_each(|renaming| renaming.apply(&mut state.durable_names));
         state.renamings = rest;
         Ok(())
+    }
+
+    fn identity(&self, dir: &Path) -> io::Result<(u64, u64)> {
+        let inner = self.call("identity")?;
+        let there = inner.state.dirs.contains(dir);
+        there.then_some((0, 0)).ok_or_else(not_found)
     }
 
     fn free(&self, _: &Path) -> io::Result<u64> {
