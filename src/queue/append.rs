@@ -205,10 +205,10 @@ impl Segments {
             drop(closing);
             return self.remove_empty(meta, &path);
         }
-        let written = closing.written();
+        let file = closing.file.clone();
         match closing.seal(&*self.disk, end) {
             // Each commit was on the disk before: its readers find what is intact.
-            Err(error) if !written.has_failed() => {
+            Err(error) if !file.has_failed() => {
                 tracing::warn!(%error, "a segment cannot be read as it was written, or not for now");
             }
             sealed => sealed?,

@@ -53,7 +53,7 @@ impl Segments {
     /// After a failed commit: lets go of the open segment if nothing but reading it has failed, and it has a record.
     pub(super) fn let_go_if_all_written(&self) -> bool {
         let stored = self.lock().stored();
-        self.let_go(|open| !open.written().has_failed() && open.meta.first < stored)
+        self.let_go(|open| !open.file.has_failed() && open.meta.first < stored)
     }
 
     fn let_go(&self, whether: impl FnOnce(&OpenSegment) -> bool) -> bool {

@@ -64,7 +64,7 @@ impl Segments {
             // What follows is another way of reading, or none.
             self.lock().failures.remove(&first);
             if damaged.is_some() || !self.salvage(first, &error, handle)? {
-                self.give_up(first, next.unwrap_or_else(|| self.end()), &error)?;
+                self.give_up(first, next.unwrap_or_else(|| self.lock().stored()), &error)?;
                 return Ok(Read {
                     chunks: Vec::new(),
                     meta: None,

@@ -117,7 +117,7 @@ pub(crate) struct OpenSegment {
     pub path: PathBuf,
     pub meta: Meta,
     database: Guarded,
-    file: Direct,
+    pub(super) file: Direct,
 }
 
 impl OpenSegment {
@@ -182,11 +182,6 @@ impl OpenSegment {
         // What redb would read for its last commit may be damaged.
         self.database.spoil();
         self.path
-    }
-
-    /// What tells, also when it has been closed, whether all that was written to it is there.
-    pub(crate) fn written(&self) -> Direct {
-        self.file.clone()
     }
 
     /// Commits chunks in one transaction. `Ok` means that they are on the disk.
