@@ -342,3 +342,51 @@ async fn no_number_stands_for_two_records_though_the_disk_is_full_twice() {
     }
     assert!(found > 0, "no sync was among {call} calls");
 }
+
+/// Commits of both kinds under way while it is read: nothing is expected of it that is not in it yet.
+#[test]
+fn a_sound_segment_is_not_doubted_while_it_is_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    let total = 6_000;
+    let sending = runtime.spawn({
+        let mut submitter = queue.submitter();
+        async move {
+            for n in 0..total {
+                let payload = if n % 50 == 0 { 40_000 } else { 3_000 };
+                submitter.store(Item::Record(record(n, payload))).await.unwrap();
+            }
+        }
+    });
+    let reading: Vec<_> = ["a", "b"]
+        .map(|name| {
+            queue.register(name, true);
+            let (queue, mut reader) = (queue.clone(), queue.reader(name));
+            runtime.spawn(async move {
+                while reader.position() < total {
+                    // What is in the segment alone, as near to the journal as that can be.
+                    let behind = queue.snapshot().committed.saturating_sub(reader.position());
+                    if behind < 1_500 && queue.snapshot().committed < total {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    let (from, batch) = (reader.position(), reader.next(256 << 10).await.unwrap());
+                    let numbers: Vec<_> = batch.records.iter().map(|queued| queued.id.number).collect();
+                    assert_eq!(numbers, (from..batch.end).collect::<Vec<_>>());
+                }
+            })
+        })
+        .into();
+    runtime.block_on(async {
+        sending.await.unwrap();
+        for reader in reading {
+            reader.await.unwrap();
+        }
+    });
+    assert_eq!((queue.snapshot().segments, queue.snapshot().lost), (1, 0));
+    writer.close().unwrap();
+}
