@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use rustix::io::Errno;
 use sim_disk::{Fault, SimDisk, State};
 use waystation::queue::storage::Disk;
-use waystation::queue::{Item, Queue, Refusal, Settings, Submitter, WhenFull, Writer};
+use waystation::queue::{Item, Queue, RealDisk, Refusal, Settings, Submitter, WhenFull, Writer};
 use waystation::record::Record;
 
 const DIR: &str = "/queue";
@@ -305,6 +305,32 @@ async fn an_older_segment_that_cannot_be_opened_keeps_nothing_from_starting() {
     }
     assert_eq!(delivered, texts(second..60));
     assert_eq!(queue.snapshot().lost, second);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_moved_away_and_back_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("queue"), dir.path().join("moved"));
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let (queue, mut writer) = Queue::open_on(&disk, &here, SETTINGS).unwrap();
+    queue.register("a", true);
+    store(&mut queue.submitter(), &mut writer, 0..100, LARGE);
+    let mut reader = queue.reader("a");
+    for replaced in [false, true] {
+        fs::rename(&here, &there).unwrap();
+        if replaced {
+            fs::create_dir_all(here.join("segments")).unwrap();
+        }
+        for _ in 0..10 {
+            reader.next(64 << 10).await.unwrap_err();
+        }
+        if replaced {
+            fs::remove_dir_all(&here).unwrap();
+        }
+        fs::rename(&there, &here).unwrap();
+    }
+    assert_eq!(read(&queue, "a").await, texts(0..100));
+    assert_eq!(queue.snapshot().lost, 0);
 }
 
 /// A commit in a segment was interrupted, or is newer than the journal, and the segment is damaged besides.

@@ -92,6 +92,9 @@ impl Disk for SlowToFree {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         RealDisk.sync_dir(dir)
     }
+    fn identity(&self, dir: &Path) -> io::Result<(u64, u64)> {
+        RealDisk.identity(dir)
+    }
     fn free(&self, _: &Path) -> io::Result<u64> {
         let mut state = state(&self.0);
         if state.unlinked.is_empty() {
@@ -180,4 +183,34 @@ fn space_on_its_way_holds_up_nobody_and_refuses_nobody() {
     assert!(state(&shared).unlinked.is_empty());
     writer.finish().unwrap();
     freeing.join().unwrap();
+}
+
+#[test]
+fn acks_wait_for_a_few_segments_to_go_and_not_for_hundreds() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (queue, mut writer) = Queue::open_on(
+        &(Arc::new(RealDisk) as _),
+        dir.path(),
+        Settings {
+            segment_size: 100_000,
+            ..SETTINGS
+        },
+    )
+    .unwrap();
+    queue.register("cloud", true);
+    let mut submitter = queue.submitter();
+    for n in 0..90 {
+        runtime.block_on(submitter.submit(record(n))).unwrap();
+        writer.turn(Instant::now()).unwrap();
+    }
+    let segments = queue.snapshot().segments;
+    assert!(segments > 40, "{segments}");
+    queue.advance("cloud", submitter.committed());
+    writer.housekeep().unwrap();
+    assert_eq!(queue.snapshot().segments, segments - 16);
+    for _ in 0..segments / 16 {
+        writer.housekeep().unwrap();
+    }
+    assert_eq!(queue.snapshot().segments, 1, "the open one");
 }

@@ -15,14 +15,17 @@ mod raw;
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use daemon::{Daemon, wait_for};
 use faketime::Clock;
 use mosquitto::{Mosquitto, Subscriber};
 use proxy::Proxy;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use waystation::cli::simulate::Live;
+use waystation::queue::{Item, Queue, RealDisk, Settings, WhenFull};
+use waystation::record::Record;
 
 const SOME: Duration = Duration::from_secs(30);
 
@@ -221,4 +224,58 @@ fn clocks_that_step_by_years_drop_nothing() {
     clock.step("+0");
     let arrived = cut.drain(backlog);
     assert_eq!(arrived.len() as u64, backlog);
+}
+
+#[test]
+fn the_newest_record_grows_too_old_though_none_follows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let max_age = Duration::from_secs(1);
+    let open = || {
+        let settings = Settings {
+            max_bytes: 64 << 20,
+            segment_size: 1 << 20,
+            commit_delay: Duration::ZERO,
+            dead_letter_bytes: 1 << 20,
+            keep_free: 0,
+            when_full: WhenFull::Refuse,
+            max_age: Some(max_age),
+            duplicate_window: 0,
+        };
+        let (queue, writer) = Queue::open_on(&(Arc::new(RealDisk) as _), dir.path(), settings).unwrap();
+        queue.register("cloud", true);
+        (queue, writer)
+    };
+    let record = |n: u64| {
+        Item::Record(Record {
+            vin: "5YJ3E1EA7KF000001".into(),
+            record_type: "V".into(),
+            txid: Bytes::from(n.to_string()),
+            received_at: n,
+            client_version: "1".into(),
+            payload: vec![7; 300].into(),
+            origin: None,
+            only: None,
+        })
+    };
+    let (queue, mut writer) = open();
+    runtime.block_on(queue.submitter().submit(record(0))).unwrap();
+    writer.turn(Instant::now()).unwrap();
+    writer.finish().unwrap();
+    drop((queue, writer));
+    // What a start finds counts as no older than the start.
+    let (queue, mut writer) = open();
+    writer.housekeep().unwrap();
+    assert_eq!((queue.snapshot().segments, queue.dropped("cloud")), (1, 0));
+
+    let begun = Instant::now();
+    runtime.block_on(queue.submitter().submit(record(1))).unwrap();
+    writer.turn(Instant::now()).unwrap();
+    while queue.dropped("cloud") < 2 && begun.elapsed() < SOME {
+        std::thread::sleep(Duration::from_millis(50));
+        writer.housekeep().unwrap();
+    }
+    assert!(begun.elapsed() >= max_age);
+    assert_eq!((queue.snapshot().segments, queue.dropped("cloud")), (0, 2));
+    assert_eq!(queue.backlog(queue.cursor("cloud")), 0);
 }

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use super::chunks::cut;
 use super::journal::{Journal, SMALL};
 use super::meta::Meta;
-use super::segment::{self, Chunk, OpenSegment, RawChunk, frame_ends};
+use super::segment::{Chunk, OpenSegment, RawChunk, SegmentError, frame_ends};
 use super::segments::{Read, Segments, SegmentsError};
 use super::storage;
 use crate::record::stored::QueueId;
@@ -96,17 +96,19 @@ impl Segments {
             return Ok(false);
         };
         let appended = journal.append(chunks);
+        appended.inspect_err(|_| self.take_for_used(chunks))?;
         let mut listed = self.lock();
-        if let Err(error) = appended {
-            // They may be on the disk all the same, and no number stands for two records.
-            listed.used = chunks.last().map_or(listed.used, |last| last.end);
-            return Err(error.into());
-        }
         listed.journaled.extend_from_slice(chunks);
         if let Some((first, _)) = listed.open {
             *listed.segments.entry(first).or_default() += bytes as u64;
         }
         Ok(true)
+    }
+
+    /// Chunks that failed may be on the disk all the same, and no number stands for two records.
+    fn take_for_used(&self, chunks: &[Chunk]) {
+        let mut listed = self.lock();
+        listed.used = chunks.last().map_or(listed.used, |last| last.end);
     }
 
     /// Commits chunks in the open segment, behind those of the journal, which begins anew.
@@ -116,20 +118,26 @@ impl Segments {
             true => chunks.to_vec(),
             false => joined(&[&journaled, chunks].concat()),
         };
-        let appended = {
-            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            let open = open
-                .as_ref()
-                .expect("whoever calls this has made one, and only this thread closes it");
-            open.append(&rows).and_then(|()| Ok((open.meta.first, open.used()?)))
-        };
+        let mut appended = self.append_rows(&rows);
+        if appended.is_err() && self.let_go_if_all_written() {
+            // Only what was read has failed, and what the journal has and what comes can go elsewhere. Under the same
+            // numbers: what there may be of them in the other segment is beyond its end, and the same.
+            let stored = self.lock().stored();
+            appended = match self.begin(stored, stored) {
+                Ok(()) => self.append_rows(&rows),
+                Err(error) => {
+                    self.take_for_used(chunks);
+                    return Err(error);
+                }
+            };
+        }
         let (first, used) = match appended {
             Ok(appended) => appended,
             Err(error) => {
                 let error = SegmentsError::from(error);
                 // redb writes no more after an error, and what was committed can still be read.
                 if error.is_no_space() {
-                    self.retreat()?;
+                    self.retreat().inspect_err(|_| self.take_for_used(chunks))?;
                 }
                 return Err(error);
             }
@@ -142,6 +150,16 @@ impl Segments {
             journal.begin_anew();
         }
         Ok(())
+    }
+
+    /// Commits rows in the open segment. Returns its first number and the bytes that it takes.
+    fn append_rows(&self, rows: &[Chunk]) -> Result<(u64, u64), SegmentError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = open
+            .as_ref()
+            .expect("whoever calls this has made one, and only this thread closes it");
+        open.append(rows)?;
+        Ok((open.meta.first, open.used()?))
     }
 
     /// Puts what is in the journal into a segment.
@@ -166,45 +184,18 @@ impl Segments {
         self.store(&[])
     }
 
-    /// After a failed commit: lets go of the open segment and takes stock of what the disk has of it. What was committed
-    /// before is there, and perhaps what failed.
-    fn retreat(&self) -> Result<(), SegmentsError> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(abandoned) = open.take() else { return Ok(()) };
-        let (meta, path) = (abandoned.meta, abandoned.abandon());
-        let taken = self.take_stock(meta, &path);
-        // Not before: a reader must not take the file for a sealed one while nobody knows what is in it.
-        self.lock().open = None;
-        taken
-    }
-
-    fn take_stock(&self, meta: Meta, path: &Path) -> Result<(), SegmentsError> {
-        let first = meta.first;
-        let (_, end) = segment::settle(&*self.disk, path)?;
-        if end <= first {
-            return self.remove_empty(meta, path);
-        }
-        let used = storage::used(&*self.disk, path)?;
-        let mut listed = self.lock();
-        listed.segments.insert(first, used);
-        listed.journaled.retain(|chunk| chunk.first >= end);
-        listed.end = listed.end.max(end);
-        Ok(())
-    }
-
     /// Puts what is in the journal into the open segment, closes that and checks it. Readers of it wait meanwhile, and then
     /// find it among the sealed. When there is no space for what is in the journal it stays there, and that is the error.
     pub(crate) fn seal(&self) -> Result<(), SegmentsError> {
-        let flushed = self.flush();
-        if flushed.as_ref().is_err_and(|error| !error.is_no_space()) {
-            return flushed;
-        }
+        self.let_go_if_doubtful();
+        // After an error there is none to close, or nothing is written any more.
+        self.flush()?;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(closing) = open.take() else { return flushed };
+        let Some(closing) = open.take() else { return Ok(()) };
         let closed = self.close(closing);
         // Whatever came of it: readers must not wait for an open segment that is not there.
         self.lock().open = None;
-        closed.and(flushed)
+        closed
     }
 
     fn close(&self, closing: OpenSegment) -> Result<(), SegmentsError> {
@@ -214,14 +205,20 @@ impl Segments {
             drop(closing);
             return self.remove_empty(meta, &path);
         }
-        closing.seal(&*self.disk, end)?;
-        let used = storage::used(&*self.disk, &path)?;
-        self.lock().segments.insert(first, used);
+        let file = closing.file.clone();
+        match closing.seal(&*self.disk, end) {
+            // Each commit was on the disk before: its readers find what is intact.
+            Err(error) if !file.has_failed() => {
+                tracing::warn!(%error, "a segment cannot be read as it was written, or not for now");
+            }
+            sealed => sealed?,
+        }
+        self.measure(first, &path);
         Ok(())
     }
 
     /// Removes a segment without a record; the records of the journal may be behind numbers that it said are passed over.
-    fn remove_empty(&self, meta: Meta, path: &Path) -> Result<(), SegmentsError> {
+    pub(super) fn remove_empty(&self, meta: Meta, path: &Path) -> Result<(), SegmentsError> {
         let mut listed = self.lock();
         listed.segments.remove(&meta.first);
         listed.abandoned = Some(meta);

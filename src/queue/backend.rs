@@ -18,6 +18,7 @@ use super::storage::DiskFile;
 pub(crate) struct Direct {
     file: Arc<dyn DiskFile>,
     abandoned: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Direct {
@@ -25,16 +26,27 @@ impl Direct {
         Self {
             file,
             abandoned: Arc::default(),
+            failed: Arc::default(),
         }
     }
 
-    /// From here on nothing is written any more, whatever redb does when it is dropped.
+    /// From here on every call fails, so that nothing is written any more, whatever redb does when it is dropped.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
     }
 
+    /// Whether a change of it has failed: nobody knows what is on the disk of what was to be written last.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn used(&self) -> io::Result<u64> {
         self.file.used()
+    }
+
+    fn change(&self, change: impl FnOnce(&dyn DiskFile) -> io::Result<()>) -> io::Result<()> {
+        self.check()?;
+        change(&*self.file).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     fn check(&self) -> io::Result<()> {
@@ -47,26 +59,25 @@ impl Direct {
 
 impl StorageBackend for Direct {
     fn len(&self) -> io::Result<u64> {
+        self.check()?;
         self.file.length()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check()?;
         self.file.read_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
-        self.file.set_len(len)
+        self.change(|file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.check()?;
-        self.file.sync()
+        self.change(|file| file.sync())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
-        self.file.write_at(data, offset)
+        self.change(|file| file.write_at(data, offset))
     }
 }
 

@@ -137,7 +137,7 @@ impl DeadLetters {
             let Some((first, end)) = self.segments.oldest_sealed() else {
                 break;
             };
-            self.segments.remove_below(end)?;
+            self.segments.remove_below(end, 1)?;
             tracing::error!(
                 first,
                 end,

@@ -26,12 +26,28 @@ impl Guarded {
         }
     }
 
+    /// Closes it without a commit. Its storage fails from here on.
+    pub(crate) fn spoil(mut self) {
+        let spoiled = catch_unwind(AssertUnwindSafe(|| self.database.as_mut().map(spoil)));
+        if spoiled.is_err() {
+            tracing::debug!("redb panicked before it closed a damaged segment");
+        }
+    }
+
     /// A database whose closing writes nothing.
     pub(crate) fn read_only(database: Database, overlay: Overlay) -> Self {
         Self {
             database: Some(database),
             overlay: Some(overlay),
         }
+    }
+}
+
+/// redb would commit once more when it closes, over pages that may be damaged, and can panic there twice, which ends the
+/// process. After a failed call it does not; this one fails before it looks at anything, because its storage does.
+fn spoil(database: &mut Database) {
+    if let Err(error) = database.check_integrity() {
+        tracing::trace!(%error, "a segment is closed without a commit");
     }
 }
 
@@ -55,12 +71,8 @@ impl Drop for Guarded {
         }
         let closed = catch_unwind(AssertUnwindSafe(|| {
             if let Some(overlay) = &self.overlay {
-                // redb would commit once more, over pages that may be damaged, and can panic there twice, which ends
-                // the process. After a failed call it does not; this one fails before it looks at anything.
                 overlay.end();
-                if let Err(error) = database.check_integrity() {
-                    tracing::trace!(%error, "a segment that was only read is closed without a commit");
-                }
+                spoil(&mut database);
             }
             drop(database);
         }));

@@ -31,6 +31,7 @@ mod real_disk;
 mod recovery;
 mod release;
 mod retention;
+mod retreat;
 mod retry;
 mod salvage;
 mod sealed;

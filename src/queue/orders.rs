@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::release::AT_ONCE;
 use super::writer::{Writer, WriterError};
 use super::{Queue, Settings};
 
@@ -91,7 +92,7 @@ impl Writer {
             Order::Seal => self.seal().map(Done::Sealed),
             Order::Forget(destination) => {
                 let known = self.shared.positions.remove(&destination);
-                self.remove_consumed().map(|removed| {
+                self.remove_consumed(AT_ONCE).map(|removed| {
                     self.release.soon(removed);
                     Done::Forgotten(known)
                 })

@@ -78,6 +78,11 @@ impl Disk for RealDisk {
         File::open(dir)?.sync_all()
     }
 
+    fn identity(&self, dir: &Path) -> io::Result<(u64, u64)> {
+        let found = fs::metadata(dir)?;
+        Ok((found.dev(), found.ino()))
+    }
+
     fn free(&self, dir: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -35,6 +35,7 @@ impl Segments {
         let this = Self {
             disk: Arc::clone(disk),
             dir: dir.to_owned(),
+            identity: disk.identity(dir).ok(),
             quarantine: quarantine.clone(),
             listed: Mutex::default(),
             open: RwLock::new(None),

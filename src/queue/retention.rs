@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::WhenFull;
-use super::release::Removed;
+use super::release::{AT_ONCE, Removed};
 use super::writer::{Writer, WriterError};
 
 /// What a commit can take on the disk beyond its payload: redb's own pages.
@@ -46,13 +46,15 @@ impl Writer {
         if self.lacks(needed, needed).is_none() {
             return Ok(None);
         }
-        self.remove_consumed()?;
+        self.remove_consumed(usize::MAX)?;
         if self.lacks(needed, needed).is_some() {
             // What was removed before may be on its way still.
             self.release.finish();
         }
         let all = self.settings.when_full == WhenFull::DropOldest;
         while let Some(reason) = self.lacks(needed, needed) {
+            // Lower limits may want hundreds of segments to go.
+            self.shared.heartbeat.beat();
             let Some((first, end)) = self.shared.segments.oldest_sealed() else {
                 // The one that is written to goes too, when nobody who may fill the queue needs it.
                 let end = self.shared.segments.end();
@@ -68,7 +70,7 @@ impl Writer {
                 .positions
                 .drop_before(first, end, all, &self.shared.skipped, &reason)
                 == 0
-                || self.remove_consumed()?.segments == 0
+                || self.remove_consumed(usize::MAX)?.segments == 0
             {
                 return Ok(Some(reason));
             }
@@ -111,8 +113,16 @@ impl Writer {
 
     fn clear_up(&mut self) -> Result<(), WriterError> {
         self.bound_backlogs();
-        let removed = self.remove_consumed()?;
-        self.release.soon(removed);
+        loop {
+            let removed = self.remove_consumed(AT_ONCE)?;
+            let more = removed.segments == AT_ONCE;
+            self.release.soon(removed);
+            // Acks wait meanwhile, unless vehicles are refused: then space is all that they wait for.
+            if !more || self.full_reason().is_none() {
+                break;
+            }
+            self.shared.heartbeat.beat();
+        }
         self.expire()?;
         match self.full_reason() {
             Some(_) => self.drain_open(),
@@ -158,7 +168,7 @@ impl Writer {
         self.ran_before + self.started.elapsed().as_millis() as u64
     }
 
-    /// Drops what is older than `max_age`, a segment at a time.
+    /// Drops what is older than `max_age`, a segment at a time, and a few of them each time.
     fn expire(&mut self) -> Result<(), WriterError> {
         let Some(max_age) = self.settings.max_age else {
             return Ok(());
@@ -173,7 +183,9 @@ impl Writer {
         {
             self.shared.segments.seal()?;
         }
-        while let Some((first, end, ended)) = self.shared.segments.oldest_ended()
+        let mut left = AT_ONCE;
+        while left > 0
+            && let Some((first, end, ended)) = self.shared.segments.oldest_ended(self.ran_before)
             && now > ended + max_age
         {
             self.shared.positions.drop_before(
@@ -183,12 +195,12 @@ impl Writer {
                 &self.shared.skipped,
                 "they are older than queue.max_age",
             );
-            let removed = self.remove_consumed()?;
-            let segments = removed.segments;
-            self.release.soon(removed);
-            if segments == 0 {
+            let removed = self.remove_consumed(left)?;
+            if removed.segments == 0 {
                 break;
             }
+            left -= removed.segments;
+            self.release.soon(removed);
         }
         Ok(())
     }
@@ -211,13 +223,13 @@ impl Writer {
         if self.shared.positions.oldest().is_some_and(|oldest| oldest >= end) {
             self.shared.segments.seal()?;
             self.save_cursors(self.next)?;
-            self.shared.segments.remove_below(end)?;
+            self.shared.segments.remove_below(end, AT_ONCE)?;
         }
         Ok(())
     }
 
-    /// Saves the cursors if they moved, then unlinks what every destination has passed.
-    pub(super) fn remove_consumed(&mut self) -> Result<Removed, WriterError> {
+    /// Saves the cursors if they moved, then unlinks what every destination has passed, so many segments at most.
+    pub(super) fn remove_consumed(&mut self, at_most: usize) -> Result<Removed, WriterError> {
         // Before they are saved: they may move on meanwhile, and only what is on the disk counts.
         let oldest = self.shared.positions.oldest();
         self.save_cursors(self.next)?;
@@ -225,6 +237,6 @@ impl Writer {
         let Some(oldest) = oldest else {
             return Ok(Removed::default());
         };
-        Ok(self.shared.segments.remove_below(oldest)?)
+        Ok(self.shared.segments.remove_below(oldest, at_most)?)
     }
 }

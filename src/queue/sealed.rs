@@ -4,6 +4,7 @@
 //! its intact records and their destinations. It goes to `quarantine/` when every destination has passed it, or at once
 //! when nothing in it is intact. Nothing is given up for an error that may pass.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
 use super::meta::Meta;
@@ -53,7 +54,7 @@ impl Segments {
             let error = match read {
                 Ok(None) => continue,
                 Ok(Some(read)) => return Ok(read),
-                Err(error) if is_passing(&error) => return Err(error.into()),
+                Err(error) if is_passing(&error) || self.is_elsewhere(&error) => return Err(error.into()),
                 Err(error) => error,
             };
             handle.0 = None;
@@ -63,7 +64,7 @@ impl Segments {
             // What follows is another way of reading, or none.
             self.lock().failures.remove(&first);
             if damaged.is_some() || !self.salvage(first, &error, handle)? {
-                self.give_up(first, next.unwrap_or_else(|| self.end()), &error)?;
+                self.give_up(first, next.unwrap_or_else(|| self.lock().stored()), &error)?;
                 return Ok(Read {
                     chunks: Vec::new(),
                     meta: None,
@@ -87,6 +88,18 @@ impl Segments {
             return Ok(read.map_or(Vec::new(), |read| read.chunks));
         }
         self.opened(first, handle)?.read(from, max_bytes)
+    }
+
+    /// Whether a file is not found because the whole directory was moved away, and perhaps another put in its place: that
+    /// says nothing about what is in it, and it may come back.
+    fn is_elsewhere(&self, error: &SegmentError) -> bool {
+        if error.io().is_none_or(|error| error.kind() != ErrorKind::NotFound) {
+            return false;
+        }
+        match self.disk.identity(&self.dir) {
+            Ok(now) => self.identity.is_some_and(|known| known != now),
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        }
     }
 
     fn damaged(&self, first: u64) -> Option<Arc<Damaged>> {
@@ -173,11 +186,12 @@ impl Segments {
         self.end_of(first, &mut ReadHandle::default())
     }
 
-    /// Where the segment behind this one begins or, where there is none, the end of all: of one moment.
+    /// Where the segment behind this one begins or, where there is none, the end of all that is in one: of one moment.
+    /// Behind that there may be what a commit that failed has left.
     fn after(&self, first: u64) -> Result<u64, u64> {
         let listed = self.lock();
         let next = listed.segments.range(first + 1..).next();
-        next.map(|(next, _)| *next).ok_or(listed.end)
+        next.map(|(next, _)| *next).ok_or(listed.stored())
     }
 
     /// Where the records of a segment end, by what the next one says that it follows. Numbers between that and the next

@@ -117,7 +117,7 @@ pub(crate) struct OpenSegment {
     pub path: PathBuf,
     pub meta: Meta,
     database: Guarded,
-    file: Direct,
+    pub(super) file: Direct,
 }
 
 impl OpenSegment {
@@ -179,6 +179,8 @@ impl OpenSegment {
     /// Lets go of it after a failure: what is on the disk stays as it is.
     pub(crate) fn abandon(self) -> PathBuf {
         self.file.abandon();
+        // What redb would read for its last commit may be damaged.
+        self.database.spoil();
         self.path
     }
 
@@ -194,7 +196,7 @@ impl OpenSegment {
             }
             Ok(transaction.commit()?)
         };
-        write().map_err(named(&self.path))
+        caught(&self.path, || write().map_err(named(&self.path)))
     }
 
     pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {

@@ -42,6 +42,8 @@ impl SegmentsError {
 pub(crate) struct Segments {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
+    /// Which directory that was at the start, as far as the disk said.
+    pub(super) identity: Option<(u64, u64)>,
     pub(super) quarantine: Quarantine,
     pub(super) listed: Mutex<Listed>,
     pub(super) open: RwLock<Option<OpenSegment>>,
@@ -59,6 +61,8 @@ pub(super) struct Listed {
     pub(super) segments: BTreeMap<u64, u64>,
     /// The one that is appended to, and the bytes put into it.
     pub(super) open: Option<(u64, u64)>,
+    /// The open segment's first number, when a reader could not read it as it was written.
+    pub(super) doubtful: Option<u64>,
     /// Committed in the journal, and in no segment yet: behind all that is in one.
     pub(super) journaled: Vec<Chunk>,
     /// What the segment said that they were for, if it has been let go of.
@@ -204,11 +208,18 @@ impl Segments {
     }
 
     /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the beginning of
-    /// the next one that says it. `None` when none does.
-    pub(crate) fn oldest_ended(&self) -> Option<(u64, u64, u64)> {
+    /// the next one that says it; of the newest, that of the last commit, which was not after `started` if no commit came
+    /// since. `None` when nobody can say.
+    pub(crate) fn oldest_ended(&self, started: u64) -> Option<(u64, u64, u64)> {
         let (first, end) = self.oldest_sealed()?;
-        let later: Vec<_> = self.lock().segments.range(first + 1..).map(|(next, _)| *next).collect();
-        let next = *later.first()?;
+        let (later, newest): (Vec<_>, _) = {
+            let listed = self.lock();
+            let later = listed.segments.range(first + 1..).map(|(next, _)| *next);
+            (later.collect(), listed.newest)
+        };
+        let Some(next) = later.first().copied() else {
+            return Some((first, end, newest.max(started)));
+        };
         if let Some(began) = self.lock().began.get(&next) {
             return Some((first, end, *began));
         }
@@ -228,9 +239,10 @@ impl Segments {
     }
 
     /// Unlinks the sealed segments that hold nothing at or after `number`, and sets aside those of them that are damaged.
-    pub(crate) fn remove_below(&self, number: u64) -> Result<Removed, SegmentsError> {
+    /// No more than `at_most`: others may wait meanwhile.
+    pub(crate) fn remove_below(&self, number: u64, at_most: usize) -> Result<Removed, SegmentsError> {
         let mut removed = Removed::default();
-        let unlinked = self.unlink_below(number, &mut removed);
+        let unlinked = self.unlink_below(number, at_most, &mut removed);
         // Once for all of them: each sync makes the file system commit what it has changed.
         if removed.segments > 0 {
             storage::sync_dir(&*self.disk, &self.dir)?;
@@ -238,8 +250,10 @@ impl Segments {
         Ok(unlinked.map(|()| removed)?)
     }
 
-    fn unlink_below(&self, number: u64, removed: &mut Removed) -> Result<(), StorageError> {
-        while let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number) {
+    fn unlink_below(&self, number: u64, at_most: usize, removed: &mut Removed) -> Result<(), StorageError> {
+        while removed.segments < at_most
+            && let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number)
+        {
             // Unlisted first: a reader must not take a file that is gone for a loss.
             let bytes = self.lock().segments.remove(&first);
             // While it is open, to lose its name takes no time.
@@ -293,14 +307,7 @@ impl Segments {
                     let Some(open) = open.as_ref().filter(|open| open.meta.first == first) else {
                         continue;
                     };
-                    let mut chunks = open.read(from, max_bytes)?;
-                    let end = self.end();
-                    chunks.retain(|chunk| (first..end).contains(&chunk.first));
-                    Read {
-                        chunks,
-                        meta: Some(open.meta),
-                        is_checked: false,
-                    }
+                    self.read_open(open, from, max_bytes)?
                 } else {
                     self.read_sealed(first, following, from, max_bytes, handle)?
                 };
@@ -345,7 +352,9 @@ impl Segments {
             if let Some(after) = read.chunks.iter().find(|chunk| chunk.first > first) {
                 return Ok(Some(after.first));
             }
-            let next = self.holder(first).segment.and_then(|(_, _, next)| next);
+            let Holder { segment, journaled } = self.holder(first);
+            let next = segment.and_then(|(_, _, next)| next);
+            let next = next.or(journaled.filter(|journaled| *journaled > first));
             if max_bytes > 4 << 20 || next.is_some() {
                 return Ok(next);
             }

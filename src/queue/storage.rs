@@ -67,6 +67,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Which directory is under this name: another one has another.
+    fn identity(&self, dir: &Path) -> io::Result<(u64, u64)>;
     /// Bytes that can still be written to the file system of a directory.
     fn free(&self, dir: &Path) -> io::Result<u64>;
 }

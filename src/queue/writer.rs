@@ -103,6 +103,7 @@ impl Writer {
             .inlet
             .take(batch_bytes, self.settings.commit_delay, deadline);
         let Some(batch) = taken else { return Ok(false) };
+        self.shared.segments.let_go_if_doubtful();
         if !batch.is_empty() {
             self.commit(batch)?;
         }
@@ -249,7 +250,7 @@ impl Writer {
         let oldest = self.shared.positions.oldest();
         self.save(end)?;
         if let Some(oldest) = oldest {
-            self.shared.segments.remove_below(oldest)?;
+            self.shared.segments.remove_below(oldest, usize::MAX)?;
         }
         Ok(())
     }

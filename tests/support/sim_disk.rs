@@ -227,6 +227,14 @@ impl State {
         self.next_inode += 1;
     }
 
+    /// Changes bytes of a file behind the back of whoever has it open, durably.
+    pub(crate) fn overwrite(&mut self, path: &Path, at: u64, bytes: &[u8]) {
+        let inode = self.names[path];
+        let file = self.inodes.get_mut(&inode).unwrap();
+        file.live.write(bytes, at);
+        file.durable.write(bytes, at);
+    }
+
     /// Takes a name away, durably.
     pub(crate) fn take(&mut self, path: &Path) {
         self.names.remove(path);
@@ -373,6 +381,11 @@ impl SimDisk {
         self.lock().state.used()
     }
 
+    /// Something happens to it while it is in use.
+    pub(crate) fn suffer(&self, what: impl FnOnce(&mut State)) {
+        what(&mut self.lock().state);
+    }
+
     /// Everything that it holds now.
     pub(crate) fn state(&self) -> State {
         self.lock().state.clone()
@@ -394,7 +407,10 @@ impl SimDisk {
 }
 
 fn is_change(kind: &str) -> bool {
-    !matches!(kind, "open" | "list" | "read" | "len" | "used" | "free" | "forget")
+    !matches!(
+        kind,
+        "open" | "list" | "identity" | "read" | "len" | "used" | "free" | "forget"
+    )
 }
 
 fn call<'a>(
@@ -536,6 +552,12 @@ impl Disk for SimDisk {
             .for_each(|renaming| renaming.apply(&mut state.durable_names));
         state.renamings = rest;
         Ok(())
+    }
+
+    fn identity(&self, dir: &Path) -> io::Result<(u64, u64)> {
+        let inner = self.call("identity")?;
+        let there = inner.state.dirs.contains(dir);
+        there.then_some((0, 0)).ok_or_else(not_found)
     }
 
     fn free(&self, _: &Path) -> io::Result<u64> {
