@@ -18,7 +18,7 @@ use mosquitto::Mosquitto;
 #[test]
 fn upstreams_that_cannot_be_reached() {
     let nobody = free_port();
-    let mqtt = |url: &str| format!("type = \"mqtt\"\nurl = \"{url}\"\ntopic_base = \"t\"");
+    let mqtt = |url: &str| format!("type = \"mqtt\"\nurl = \"{url}\"\ntopic_base = \"t\"\nlayout = \"records\"");
     let kafka = |servers: &str| {
         format!("type = \"kafka\"\nnamespace = \"n\"\nproperties = {{ \"bootstrap.servers\" = \"{servers}\" }}")
     };
@@ -59,7 +59,7 @@ fn a_broker_that_does_not_let_the_gateway_in() {
     broker.start();
     let machine = Machine::new();
     machine.destination(&format!(
-        "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic_base = \"t\"\nusername = \"gateway\"\npassword_file = \"password\"",
+        "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic_base = \"t\"\nlayout = \"records\"\nusername = \"gateway\"\npassword_file = \"password\"",
         broker.port
     ));
     machine.write("password", "wrong\n");
