@@ -10,9 +10,10 @@ mod records_file;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -317,9 +318,37 @@ fn a_file_that_is_no_export_is_refused_and_what_was_whole_is_kept() {
         assert!(error(&foreign).contains("Cargo.toml: at byte 0"), "{foreign:?}");
         let absent = queue(&["import", "--config", text(&config), "no-such-file"]);
         assert!(error(&absent).contains("no-such-file: No such file"), "{absent:?}");
+        let folder = queue(&["import", "--config", text(&config), "tests"]);
+        assert!(error(&folder).contains("tests: Is a directory"), "{folder:?}");
     }
     daemon.wait_drained("file", SOME);
     assert_eq!(arrived(&daemon).len(), 2 * 41);
+}
+
+#[test]
+fn an_import_whose_gateway_is_gone_says_that_some_of_it_may_be_there() {
+    let (_dir, path) = sample();
+    let exported = done(&["export", "--path", &path, "--output", "-"]).stdout;
+    let mut daemon = Daemon::new(1, "", FILE);
+    daemon.start();
+    let (config, pipe) = (daemon.path("config.toml"), daemon.path("stick.pipe"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let import = Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .args(["queue", "import", "--config", text(&config), text(&pipe)])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stick = fs::File::options().write(true).open(&pipe).unwrap();
+    stick.write_all(&exported).unwrap();
+    wait_for("they are delivered", SOME, || daemon.figure("file", "confirmed") == 42);
+    daemon.kill_9();
+    drop(stick);
+    let broken = import.wait_with_output().unwrap();
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(
+        error(&broken).contains("the gateway gave no answer") && error(&broken).contains("some of its records may be"),
+        "{broken:?}"
+    );
 }
 
 #[test]

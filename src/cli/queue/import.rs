@@ -1,9 +1,11 @@
 //! `waystation queue import`: files of `queue export` into this queue, through the gateway when one runs on it.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt, future};
 use http_body_util::StreamBody;
 use hyper::StatusCode;
 use hyper::body::Frame;
@@ -35,16 +37,23 @@ pub(super) struct ImportArgs {
 #[error("{}: {why}{}", file.display(), how_far(*done))]
 pub struct Interrupted {
     file: PathBuf,
-    done: u64,
+    /// Not known when the gateway is gone without an answer.
+    done: Option<u64>,
     why: String,
 }
 
-fn how_far(done: u64) -> String {
+fn how_far(done: Option<u64>) -> String {
     match done {
-        0 => String::new(),
-        done => format!("; its first {done} records are imported, go on with --skip {done}"),
+        Some(0) => String::new(),
+        Some(done) => format!("; its first {done} records are imported, go on with --skip {done}"),
+        None => "; some of its records may be imported, `waystation queue export` writes out which the queue holds; \
+                 imported again they come twice, with the same ids"
+            .to_owned(),
     }
 }
+
+/// How many records are imported, as far as that is known, and why no more.
+type Stopped = (Option<u64>, String);
 
 const PIECE: usize = 256 << 10;
 
@@ -66,12 +75,12 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), QueueError> {
     Ok(closed?)
 }
 
-fn each(args: &ImportArgs, mut import: impl FnMut(&Path, u64) -> Result<u64, (u64, String)>) -> Result<(), QueueError> {
+fn each(args: &ImportArgs, mut import: impl FnMut(&Path, u64) -> Result<u64, Stopped>) -> Result<(), QueueError> {
     let mut skip = args.skip;
     for file in &args.files {
         let records = import(file, skip).map_err(|(done, why)| Interrupted {
             file: file.clone(),
-            done: skip + done,
+            done: done.map(|done| skip + done),
             why,
         })?;
         say!("{}: {records} records imported", file.display());
@@ -80,7 +89,7 @@ fn each(args: &ImportArgs, mut import: impl FnMut(&Path, u64) -> Result<u64, (u6
     Ok(())
 }
 
-async fn read(queue: &Queue, path: &Path, skip: u64) -> Result<u64, (u64, String)> {
+async fn read(queue: &Queue, path: &Path, skip: u64) -> Result<u64, Stopped> {
     let mut import = Import::new(queue.submitter(), skip);
     let mut buffer = vec![0; PIECE];
     let fed = async {
@@ -97,19 +106,67 @@ async fn read(queue: &Queue, path: &Path, skip: u64) -> Result<u64, (u64, String
     let finished = import.finish().await.map_err(|error| error.to_string());
     match fed.and(finished) {
         Ok(()) => Ok(import.committed()),
-        Err(why) => Err((import.committed(), why)),
+        Err(why) => Err((Some(import.committed()), why)),
     }
 }
 
-async fn ask(queue: &Path, path: &Path, skip: u64) -> Result<u64, (u64, String)> {
-    let file = File::open(path).await.map_err(|error| (0, error.to_string()))?;
-    let body = StreamBody::new(ReaderStream::with_capacity(file, PIECE).map_ok(Frame::<Bytes>::data));
-    match control::post(queue, &format!("/import?skip={skip}"), body).await {
-        Ok(records) => Ok(records.parse().unwrap_or_default()),
-        Err(ControlError::Refused { status, why }) if status != StatusCode::NOT_IMPLEMENTED => {
-            let (done, why) = why.split_once(' ').unwrap_or(("0", &why));
-            Err((done.parse().unwrap_or_default(), why.to_owned()))
+async fn ask(queue: &Path, path: &Path, skip: u64) -> Result<u64, Stopped> {
+    let file = File::open(path).await.map_err(|error| (Some(0), error.to_string()))?;
+    let fault = Arc::new(OnceLock::new());
+    let pieces = until_fault(ReaderStream::with_capacity(file, PIECE), Arc::clone(&fault));
+    let body = StreamBody::new(pieces.map(Frame::data).map(Ok::<_, io::Error>));
+    let answer = control::post(queue, &format!("/import?skip={skip}"), body).await;
+    // The file's own error is why, whatever the gateway makes of where it ends.
+    let why = |gateways: String| fault.get().map_or(gateways, io::Error::to_string);
+    match answer {
+        Ok(records) => {
+            let records = records.parse().unwrap_or_default();
+            match fault.get() {
+                None => Ok(records),
+                Some(fault) => Err((Some(records), fault.to_string())),
+            }
         }
-        Err(error) => Err((0, error.to_string())),
+        Err(ControlError::Refused { status, why: said }) if status != StatusCode::NOT_IMPLEMENTED => {
+            let (done, said) = said.split_once(' ').unwrap_or(("0", &said));
+            Err((Some(done.parse().unwrap_or_default()), why(said.to_owned())))
+        }
+        Err(error @ (ControlError::Broken(_) | ControlError::Unknown(_))) => Err((None, why(error.to_string()))),
+        Err(error) => Err((Some(0), why(error.to_string()))),
+    }
+}
+
+/// What can be read of a file. An error ends it and is put aside: the gateway commits what it has got and says how much
+/// that is, as it could not if the request broke off.
+fn until_fault<R: Stream<Item = io::Result<Bytes>>>(
+    pieces: R,
+    fault: Arc<OnceLock<io::Error>>,
+) -> impl Stream<Item = Bytes> {
+    pieces
+        .map_err(move |error| {
+            // The first one ends it.
+            fault.set(error).unwrap_or_default();
+        })
+        .take_while(|piece| future::ready(piece.is_ok()))
+        .filter_map(|piece| future::ready(piece.ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_in_the_middle_ends_there_and_its_error_is_kept() {
+        let piece = Ok(Bytes::from_static(b"whole"));
+        let broken = Err(io::Error::other("Input/output error"));
+        let after = Ok(Bytes::from_static(b"after"));
+        let fault = Arc::new(OnceLock::new());
+        let read = until_fault(stream::iter([piece, broken, after]), Arc::clone(&fault));
+        assert_eq!(read.collect::<Vec<_>>().await, ["whole"]);
+        assert_eq!(
+            fault.get().map(ToString::to_string).as_deref(),
+            Some("Input/output error")
+        );
     }
 }
