@@ -62,7 +62,7 @@ fn what_was_too_large_arrives_when_the_limit_is_raised_and_only_where_it_was_ref
     );
     daemon.start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (txid, bytes) in [("first", 5000), ("small", 100), ("second", 6000)] {
+    for (txid, bytes) in [("first", 5000), ("small", 100), ("second\nforged \u{1b}[31m", 6000)] {
         let payload = raw::padded_vehicle_payload(bytes);
         runtime.block_on(raw::send_one(&daemon, "V", txid.as_bytes(), &payload));
     }
@@ -71,6 +71,9 @@ fn what_was_too_large_arrives_when_the_limit_is_raised_and_only_where_it_was_ref
     let listed = words(&dead_letters(&daemon, &["list"]));
     assert!(listed.contains("2 dead letters"), "{listed}");
     assert!(listed.contains("more than message.max.bytes allows"), "{listed}");
+
+    let log = daemon.log();
+    assert!(log.contains(r"txid=second\nforged \u{1b}[31m"), "{log}");
 
     // Refused again, it is a dead letter again.
     assert_eq!(

@@ -20,6 +20,7 @@ use super::transfer::Transfer;
 use crate::destination::Destination;
 use crate::queue::{DeadLetter, Item, Queue, Queued};
 use crate::record::epoch_ms;
+use crate::record::legible::legible;
 
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -193,8 +194,8 @@ impl Pump {
     /// Keeps a record that the destination will never take as a dead letter, durably.
     pub(super) async fn give_up(&self, queued: &Queued, reason: &str) -> Result<(), End> {
         let record = &queued.record;
-        tracing::warn!(destination = %self.name, vin = %record.vin, record_type = %record.record_type,
-            txid = %String::from_utf8_lossy(&record.txid), record = %queued.stable_id(), reason, "record refused for good: kept as a dead letter");
+        tracing::warn!(destination = %self.name, vin = %legible(&record.vin), record_type = %legible(&record.record_type),
+            txid = %legible(&String::from_utf8_lossy(&record.txid)), record = %queued.stable_id(), reason, "record refused for good: kept as a dead letter");
         let letter = DeadLetter {
             origin: self.name.clone(),
             reason: reason.to_owned(),

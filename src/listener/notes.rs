@@ -2,8 +2,6 @@
 //!
 //! Invariant: what a stranger chose is one line of the log, of bounded length.
 
-use std::fmt::Display;
-
 use bytes::Bytes;
 
 use super::answer::Why;
@@ -67,25 +65,5 @@ pub(super) fn describe(message: &Bytes) -> String {
             format!("topic {:?}, txid {:?}, {size} bytes", text(&topic), text(&txid))
         }
         Ok(Envelope::Empty) | Err(_) => format!("{size} bytes"),
-    }
-}
-
-/// Characters of what a stranger chose that are told.
-const LONGEST_TOLD: usize = 256;
-
-/// What a stranger has a part in, for the log: certificates' names, and what is wrong with them.
-pub(super) fn legible(text: &impl Display) -> String {
-    text.to_string().escape_debug().take(LONGEST_TOLD).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_stranger_chose_is_one_line_of_bounded_length() {
-        let told = legible(&format!("one\nERROR two\u{1b}[2J{}", "x".repeat(60_000)));
-        assert!(told.starts_with(r"one\nERROR two\u{1b}[2J"), "{told:?}");
-        assert_eq!(told.chars().count(), LONGEST_TOLD);
     }
 }

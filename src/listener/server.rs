@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::http::{self, Answered, Door};
-use super::notes::legible;
 use super::rate::Rate;
 use super::registry::Registry;
 use super::room::{Place, Room};
@@ -25,6 +24,7 @@ use super::session::{Session, Surroundings};
 use crate::config::Routes;
 use crate::queue::{Heartbeat, Queue};
 use crate::record::identity::{self, Identity, IssuerTable};
+use crate::record::legible::legible;
 
 /// How the listener is to behave.
 #[derive(Debug, Clone)]

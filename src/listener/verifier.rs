@@ -19,8 +19,8 @@ use webpki::{
 };
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
-use super::notes::legible;
 use super::revocation::Revoked;
+use crate::record::legible::legible;
 
 /// Content octets of 1.3.6.1.5.5.7.3.2.
 const CLIENT_AUTH: KeyPurposeId<'static> = KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 2]);

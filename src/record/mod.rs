@@ -3,6 +3,7 @@
 pub mod envelope;
 pub mod identity;
 pub mod json;
+pub(crate) mod legible;
 pub mod payload;
 pub mod portable;
 pub mod proto;

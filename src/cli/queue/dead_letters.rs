@@ -14,6 +14,7 @@ use super::{QueueError, QueueSource};
 use crate::cli::control::{self, ControlError};
 use crate::config;
 use crate::queue::{DeadLetter, InspectError, Queue, Retried, Step, walk_dead_letters};
+use crate::record::legible::legible;
 
 /// Arguments of `queue dead-letters`.
 #[derive(Debug, clap::Args)]
@@ -176,20 +177,16 @@ fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), Qu
 fn line(number: u64, letter: &DeadLetter) -> String {
     let at = UNIX_EPOCH + Duration::from_millis(letter.at);
     let empty = |text: &str| {
-        if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text.to_owned()
-        }
+        if text.is_empty() { "-".to_owned() } else { legible(text) }
     };
     format!(
         "{number:>8}  {}  {:<16} {:<17} {:<12} {:>7} B  {}",
         humantime::format_rfc3339_seconds(at),
-        letter.origin,
+        legible(&letter.origin),
         empty(&letter.vin),
         empty(&letter.record_type),
         letter.raw.len(),
-        letter.reason
+        legible(&letter.reason)
     )
 }
 
@@ -207,4 +204,31 @@ fn whole(number: u64, letter: &DeadLetter) -> serde_json::Value {
         "client_version": letter.client_version,
         "raw_base64": BASE64.encode(&letter.raw),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_a_vehicle_chose_is_one_line_that_a_terminal_only_shows() {
+        let evil = "evil\u{1b}[31m\nforged";
+        let letter = DeadLetter {
+            origin: "listener".to_owned(),
+            reason: evil.to_owned(),
+            at: 0,
+            vin: evil.to_owned(),
+            record_type: evil.to_owned(),
+            txid: Bytes::new(),
+            raw: Bytes::new(),
+            record: None,
+            received_at: 0,
+            client_version: String::new(),
+        };
+        let line = line(7, &letter);
+        assert!(!line.contains(char::is_control), "{line:?}");
+        assert_eq!(line.matches(r"evil\u{1b}[31m\nforged").count(), 3, "{line}");
+    }
 }
