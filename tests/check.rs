@@ -235,6 +235,35 @@ fn destinations_on_this_machine() {
 }
 
 #[test]
+fn sockets_of_destinations() {
+    let machine = Machine::new();
+    let port = free_port();
+    machine.destination(&format!(
+        "type = \"zmq\"\nbind = \"tcp://127.0.0.1:{port}\"\nnamespace = \"n\""
+    ));
+    let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    machine.says("✗ destinations.more.bind: cannot listen on ", "another process has it");
+    drop(taken);
+    let mut bind = format!("tcp://127.0.0.1:{port}");
+    let mut rebind = |to: String| {
+        machine.daemon.edit(&bind, &to);
+        bind = to;
+    };
+    let folder = machine.path("");
+    let at = |name: &str| format!("ipc://{}", folder.join(name).display());
+    rebind(at("nowhere/x.ipc"));
+    machine.says("✗ destinations.more.bind: ", "does not exist; make it");
+    rebind(at("server.pem"));
+    machine.says("✗ destinations.more.bind: ", "is a file and no socket");
+    rebind("ipc:///proc/x.ipc".to_owned());
+    machine.says("✗ destinations.more.bind: ", "cannot write in /proc");
+    for own in [at("x.ipc"), "ipc:///run/waystation/records.ipc".to_owned()] {
+        rebind(own);
+        assert_eq!(machine.complaints(&[]), [""; 0]);
+    }
+}
+
+#[test]
 fn what_is_not_routed_and_what_is_misspelt() {
     let machine = Machine::new();
     machine

@@ -59,6 +59,34 @@ fn addresses_of_this_machine_need_nothing_more() {
 }
 
 #[test]
+fn a_port_that_is_taken_is_refused_whoever_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |lines: &str, words: &str| {
+        let said = mistake(dir.path(), lines);
+        assert!(said.contains(words), "{words}: {said}");
+    };
+    refused(
+        "bind = \"tcp://127.0.0.1:443\"",
+        "feed binds tcp://127.0.0.1:443, which is taken by listener.bind = \"[::]:443\"",
+    );
+    refused(
+        "bind = \"tcp://*:8780\"\nallow_plaintext = true",
+        "feed binds tcp://0.0.0.0:8780, which is taken by admin.bind = \"127.0.0.1:8780\"",
+    );
+    let two = |one: &str, other: &str| {
+        format!(
+            "bind = \"{one}\"\nallow_plaintext = true\n[destinations.other]\ntype = \"zmq\"\nnamespace = \"n\"\nbind = \
+             \"{other}\""
+        )
+    };
+    refused(
+        &two("tcp://0.0.0.0:5284", "tcp://127.0.0.1:5284"),
+        "feed and other bind tcp://0.0.0.0:5284 and tcp://127.0.0.1:5284, of which only one can be",
+    );
+    config(dir.path(), &two("tcp://0.0.0.0:5284", "tcp://127.0.0.1:5285"));
+}
+
+#[test]
 fn beyond_this_machine_curve_or_a_word_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     for bind in [

@@ -134,11 +134,17 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
         &mut warnings,
     );
     let identity = identities::read(&root.table("identity"));
-    let (admin, signal_vins) = admin(
+    let admin = admin(
         root.table("admin"),
         listener.as_ref().map(|listener| listener.bind),
         &mut warnings,
     );
+    let taken = [
+        ("listener.bind", listener.as_ref().map(|listener| listener.bind)),
+        ("admin.bind", admin.0.flatten()),
+    ];
+    let (admin, signal_vins) = admin;
+    destinations::ports_apart(&section, destinations.as_deref().unwrap_or_default(), &taken);
     let log_level = log_level(root.table("log"));
     let shutdown_grace = match root.field("shutdown_grace") {
         Some(field) => field.duration(Duration::ZERO..=Duration::from_secs(3_600)),
@@ -331,7 +337,7 @@ fn admin(
 }
 
 /// Whether only one of two addresses can be listened on. `[::]` is every address, IPv4 included.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     let covers = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
     one.port() == other.port() && one.port() != 0 && (a == b || covers(a, b) || covers(b, a))

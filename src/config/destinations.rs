@@ -3,13 +3,16 @@
 //! Invariant: no setting gets through that would have a destination report a record as delivered that is not, let one
 //! overtake another, or give up on one.
 
+use std::net::SocketAddr;
+
+use super::checked::overlap;
 use super::kafka_properties;
 use super::mqtt;
 use super::nearest::nearest;
 use super::paths::Base;
 use super::reader::{Field, Table};
 use super::zmq;
-use super::{Destination, DestinationKind, Kafka, Log, MqttLayout, delivery};
+use super::{Destination, DestinationKind, Kafka, Log, MqttLayout, Zmq, delivery};
 
 const KINDS: [&str; 4] = ["kafka", "log", "mqtt", "zmq"];
 const CHOOSE: &str = "write \"kafka\", \"mqtt\", \"zmq\" or \"log\"";
@@ -27,14 +30,24 @@ pub(super) fn read(
         .collect();
     let found: Option<Vec<_>> = found.into_iter().collect();
     let all: Vec<_> = found.iter().flatten().collect();
-    tell_apart(section, &all, client, |_| {
+    tell_apart(section, &all, client, PartialEq::eq, |_, _| {
         "have the same client_id on one broker, which ends the connection of one whenever the other connects; write \
          another for one of them"
             .to_owned()
     });
-    tell_apart(section, &all, socket, |bind| {
-        format!("both bind {bind}; write another address for one of them")
-    });
+    tell_apart(
+        section,
+        &all,
+        socket,
+        |one, other| are_one(one, other),
+        |one, other| match one.bind == other.bind {
+            true => format!("both bind {}; write another address for one of them", one.bind),
+            false => format!(
+                "bind {} and {}, of which only one can be; write another port for one of them",
+                one.bind, other.bind
+            ),
+        },
+    );
     found
 }
 
@@ -47,24 +60,52 @@ fn client(kind: &DestinationKind) -> Option<(&String, &String, u16)> {
 }
 
 /// Where a socket is: a second one cannot be bound there or, at a path, takes that away from the first without a word.
-fn socket(kind: &DestinationKind) -> Option<&String> {
+fn socket(kind: &DestinationKind) -> Option<&Zmq> {
     match kind {
-        DestinationKind::Zmq(zmq) => Some(&zmq.bind),
+        DestinationKind::Zmq(zmq) => Some(zmq),
         _ => None,
     }
 }
 
+fn are_one(one: &Zmq, other: &Zmq) -> bool {
+    let ports = one.tcp().zip(other.tcp());
+    one.bind == other.bind || ports.is_some_and(|(one, other)| overlap(one, other))
+}
+
+/// That no destination listens where the gateway itself does.
+pub(super) fn ports_apart(section: &Table<'_>, all: &[Destination], taken: &[(&str, Option<SocketAddr>)]) {
+    for destination in all {
+        let Some(own) = socket(&destination.kind).and_then(Zmq::tcp) else {
+            continue;
+        };
+        let other = taken.iter().filter_map(|(key, address)| Some((key, (*address)?)));
+        for (key, address) in other.filter(|(_, address)| overlap(own, *address)) {
+            section.mistake(format_args!(
+                "{} binds tcp://{own}, which is taken by {key} = \"{address}\"; write another port",
+                destination.name
+            ));
+        }
+    }
+}
+
 /// That no two destinations have the same of what only one can have.
-fn tell_apart<'a, K: PartialEq>(
+fn tell_apart<'a, K>(
     section: &Table<'_>,
     all: &[&'a Destination],
     what: impl Fn(&'a DestinationKind) -> Option<K>,
-    words: impl Fn(&K) -> String,
+    clash: impl Fn(&K, &K) -> bool,
+    words: impl Fn(&K, &K) -> String,
 ) {
     for (at, destination) in all.iter().enumerate() {
         let Some(own) = what(&destination.kind) else { continue };
-        if let Some(other) = all[..at].iter().find(|other| what(&other.kind).as_ref() == Some(&own)) {
-            section.mistake(format_args!("{} and {} {}", other.name, destination.name, words(&own)));
+        let mut before = all[..at].iter().filter_map(|other| Some((other, what(&other.kind)?)));
+        if let Some((other, its)) = before.find(|(_, its)| clash(its, &own)) {
+            section.mistake(format_args!(
+                "{} and {} {}",
+                other.name,
+                destination.name,
+                words(&its, &own)
+            ));
         }
     }
 }

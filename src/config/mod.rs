@@ -19,7 +19,7 @@ mod zmq;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use omq_tokio::CurvePublicKey;
@@ -195,6 +195,18 @@ pub struct Zmq {
     pub metadata: bool,
     /// Encryption and authentication.
     pub curve: Option<Curve>,
+}
+
+impl Zmq {
+    /// The address, if it listens on a port.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.bind.strip_prefix("tcp://")?.parse().ok()
+    }
+
+    /// The socket's path, if it has one.
+    pub fn ipc(&self) -> Option<&Path> {
+        self.bind.strip_prefix("ipc://").map(Path::new)
+    }
 }
 
 /// CURVE, as libzmq has it.

@@ -2,6 +2,7 @@
 
 mod files;
 mod findings;
+mod outputs;
 mod ports;
 mod server;
 mod storage;
@@ -101,12 +102,22 @@ fn machine(args: &CheckArgs, findings: &mut Findings) -> Result<(), CheckError> 
     if access::writable(&config.queue.path).is_ok() {
         storage::check(&config.queue, findings);
     }
-    log_files(&config, findings);
+    outputs::check(&config, findings);
     ports::check("listener.bind", config.listener.bind, running, findings);
     if let Some(address) = config.admin {
         ports::check("admin.bind", address, running, findings);
     }
     for configured in &config.destinations {
+        if let DestinationKind::Zmq(zmq) = &configured.kind
+            && let Some(address) = zmq.tcp()
+        {
+            ports::check(
+                &format!("destinations.{}.bind", configured.name),
+                address,
+                running,
+                findings,
+            );
+        }
         let good = || format!("destination {:?}: its settings can be used", configured.name);
         findings.either(check_destination(&config.routes, configured).map(|()| good()));
     }
@@ -152,28 +163,6 @@ fn queue(path: &Path, findings: &mut Findings) -> bool {
         false => directory("queue.path", path, findings),
     }
     in_use
-}
-
-fn log_files(config: &Config, findings: &mut Findings) {
-    for destination in &config.destinations {
-        if let DestinationKind::Log(config::Log { path: Some(path) }) = &destination.kind {
-            let folder = path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            let key = format!("destinations.{}.path", destination.name);
-            match folder.exists() {
-                true if path.is_dir() => {
-                    findings.bad(format!("{key}: {} is a directory; name a file in it", path.display()))
-                }
-                true => directory(&key, folder, findings),
-                false => findings.bad(format!(
-                    "{key}: the directory {} does not exist; make it",
-                    folder.display()
-                )),
-            }
-        }
-    }
 }
 
 fn directory(key: &str, path: &Path, findings: &mut Findings) {

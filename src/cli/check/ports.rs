@@ -6,10 +6,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 
 use super::findings::Findings;
-use crate::gateway::StartError;
+use crate::system::access;
 
 /// `running`: a gateway runs on this configuration's queue, and probably has the port.
-pub(super) fn check(key: &'static str, address: SocketAddr, running: bool, findings: &mut Findings) {
+pub(super) fn check(key: &str, address: SocketAddr, running: bool, findings: &mut Findings) {
     match TcpListener::bind(address) {
         Ok(_) => findings.good(format!("{key}: {address} is free")),
         Err(error) if running && error.kind() == ErrorKind::AddrInUse => findings.note(format!(
@@ -19,10 +19,10 @@ pub(super) fn check(key: &'static str, address: SocketAddr, running: bool, findi
             let owner = Some(source.kind())
                 .filter(|kind| *kind == ErrorKind::AddrInUse)
                 .and_then(|_| owner(address.port()));
-            let said = StartError::Bind { key, address, source };
+            let said = format!("{key}: {}", access::cannot_listen(address, &source));
             match owner {
                 // What it has is handed to the service: socket activation.
-                Some(owner) if owner.ends_with(" 1") => {
+                Some(owner) if owner.ends_with(" 1") && key == "listener.bind" => {
                     findings.note(format!(
                         "{key}: {address} is systemd's, which hands it over if a socket unit is the gateway's"
                     ));
