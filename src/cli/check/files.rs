@@ -12,6 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::findings::Findings;
+use super::outputs::{self, Output, RUNTIME};
 use crate::config::{self, Config, DestinationKind};
 
 /// The user that the packaged unit runs the gateway as.
@@ -93,7 +94,7 @@ pub(super) fn authorities(config: &Config, findings: &mut Findings) {
     ));
 }
 
-/// Whether the service's user can read what this user can, and write its queue. Only root can tell, and needs not be told
+/// Whether the service's user can read what this user can, and write its queue and what destinations make. Only root can tell, and needs not be told
 /// of itself.
 pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
     if !rustix::process::geteuid().is_root() {
@@ -127,6 +128,15 @@ pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
             "queue.path: {} cannot be written by the user {SERVICE}: {obstacle}; chown it to {SERVICE}",
             queue.display()
         ));
+    }
+    for output in outputs::of(config) {
+        if let Some(obstacle) = user.obstacle_to_output(&output) {
+            findings.bad(format!(
+                "{}: {} cannot be written by the user {SERVICE}: {obstacle}; chown that to {SERVICE}, or name another place",
+                output.key,
+                output.path.display()
+            ));
+        }
     }
 }
 
@@ -193,12 +203,25 @@ impl User {
     /// but for the service's own, which systemd makes.
     fn obstacle_to_writing(&self, folder: &Path) -> Option<String> {
         let there = folder.ancestors().find(|above| above.is_dir())?;
-        if there != folder && folder.starts_with(STATE) {
+        if there != folder && [STATE, RUNTIME].iter().any(|own| folder.starts_with(own)) {
             return None;
         }
         let real = there.canonicalize().ok()?;
         let closed = self.closed(&real);
         closed.or_else(|| (self.may(&real, 0o2) == Some(false)).then(|| format!("it may not write {}", real.display())))
+    }
+
+    /// What keeps it from making or adding to what a destination writes, if anything does.
+    fn obstacle_to_output(&self, output: &Output<'_>) -> Option<String> {
+        match output.path.canonicalize() {
+            // It is read too: how it ends is looked at. A socket is made anew.
+            Ok(real) if !output.is_socket => self.obstacle(&real).or_else(|| {
+                (self.may(&real, 0o2) == Some(false)).then(|| format!("it may not write {}", real.display()))
+            }),
+            // What is not there is said elsewhere.
+            _ if !output.folder().is_dir() => None,
+            _ => self.obstacle_to_writing(output.folder()),
+        }
     }
 
     fn may(&self, path: &Path, right: u32) -> Option<bool> {
@@ -261,6 +284,24 @@ mod tests {
         mode(dir.path(), 0o755);
         let obstacle = user.obstacle_to_writing(&dir.path().join("queue"));
         assert!(obstacle.unwrap().starts_with("it may not write "));
+        let obstacle = |user: &User, path: &Path| {
+            let output = Output {
+                key: String::new(),
+                path,
+                is_socket: false,
+            };
+            user.obstacle_to_output(&output).unwrap_or_default()
+        };
+        mode(&file, 0o644);
+        assert!(obstacle(&user, &file).starts_with("it may not write "));
+        assert!(obstacle(&user, &dir.path().join("new")).starts_with("it may not write "));
+        assert_eq!(obstacle(&user, &dir.path().join("absent/new")), "");
+        mode(&file, 0o666);
+        assert_eq!(
+            obstacle(&user, &file),
+            "",
+            "it is there, and the folder need not be written"
+        );
         mode(dir.path(), 0o500);
         assert!(owner.obstacle_to_writing(dir.path()).is_some());
     }
