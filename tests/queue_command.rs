@@ -181,6 +181,30 @@ fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten() {
 }
 
 #[test]
+fn where_no_queue_is_none_is_made() {
+    let daemon = Daemon::new(
+        1,
+        "",
+        "[records]\n\"*\" = [\"log\"]\n[destinations.log]\ntype = \"log\"",
+    );
+    let config = daemon.path("config.toml");
+    let config = config.to_str().unwrap();
+    for arguments in [
+        &["purge", "--vin", "5YJ3E1EA7KF000001"][..],
+        &["forget", "old"],
+        &["dead-letters", "retry"],
+        &["verify"],
+    ] {
+        let output = queue(&[arguments, &["--config", config]].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("there is no queue in "), "{error}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        assert!(!daemon.path("queue").exists());
+    }
+}
+
+#[test]
 fn dead_letters_are_listed_with_their_reasons_and_written_whole() {
     let dir = tempfile::tempdir().unwrap();
     fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());

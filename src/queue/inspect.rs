@@ -87,12 +87,20 @@ pub struct Inspection {
     pub missing: Vec<Range<u64>>,
 }
 
+/// Fails unless there is a queue in a directory.
+pub fn look_for(dir: &Path) -> Result<(), InspectError> {
+    match std::fs::metadata(dir.join("segments")) {
+        Ok(found) if found.is_dir() => Ok(()),
+        // It may be there for another user.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(failed("look into", dir)(error).into()),
+        _ => Err(InspectError::NoQueue(dir.to_owned())),
+    }
+}
+
 /// Looks at a queue's directory. `progress` is told how many segments of how many are done.
 pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize)) -> Result<Inspection, InspectError> {
     let disk = RealDisk;
-    if !dir.join("segments").is_dir() {
-        return Err(InspectError::NoQueue(dir.to_owned()));
-    }
+    look_for(dir)?;
     let in_use = real_disk::is_locked(&dir.join("lock"))?;
     let saved = CursorFile::peek(&disk, &dir.join("cursors"))?;
     let firsts = firsts(&disk, &dir.join("segments"))?;

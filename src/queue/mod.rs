@@ -59,7 +59,7 @@ pub use export::{Step, queue_id, walk, walk_dead_letters, walk_dead_letters_on};
 pub use heartbeat::Heartbeat;
 pub use import::{Import, ImportError};
 pub use inlet::{Item, Refusal, Submitter};
-pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect};
+pub use inspect::{Depth, InspectError, Inspection, SegmentReport, inspect, look_for};
 pub use open::OpenError;
 pub use orders::{OrderError, Sealed};
 pub use purge::{PurgeError, Purged};

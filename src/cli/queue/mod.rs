@@ -17,6 +17,7 @@ use crate::config::{self, ConfigError};
 use crate::gateway::{self, StartError};
 use crate::queue::{
     Depth, InspectError, Inspection, OpenError, PurgeError, Queue, RetryError, WriterError, WriterThread, inspect,
+    look_for,
 };
 use crate::system::logging::{self, LoggingError};
 
@@ -199,7 +200,10 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
                     Err(ControlError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => false,
                     other => other.map(|_| true)?,
                 },
-                false => Queue::forget_in(path, &destination)?,
+                false => {
+                    look_for(path)?;
+                    Queue::forget_in(path, &destination)?
+                }
             };
             match known {
                 true => {

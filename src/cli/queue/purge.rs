@@ -4,7 +4,7 @@ use super::QueueError;
 use crate::cli::control::{self, ControlError};
 use crate::cli::run::ConfigArgs;
 use crate::config;
-use crate::queue::{InspectError, Purged, Queue};
+use crate::queue::{InspectError, Purged, Queue, look_for};
 
 /// Arguments of `queue purge`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,7 @@ pub(super) fn run(args: &PurgeArgs) -> Result<(), QueueError> {
             serde_json::from_str(&answer).map_err(|_| ControlError::Unknown(answer))?
         }
         false => {
+            look_for(path)?;
             let (queue, writer) = super::open(&config)?;
             let purged = control::runtime()?.block_on(queue.purge(&args.vin));
             let closed = writer.close();
