@@ -182,6 +182,33 @@ fn an_export_that_was_killed_goes_on_where_it_was() {
 }
 
 #[test]
+fn an_export_that_cannot_even_begin_leaves_nothing_behind() {
+    let (dir, path) = sample();
+    let output = dir.path().join("stick.bin");
+    let arguments = ["export", "--path", &path, "--output", text(&output)];
+    // In place of a full stick: what is remembered of it cannot be written.
+    fs::create_dir(dir.path().join("stick.bin.progress.tmp")).unwrap();
+    let failed = queue(&arguments);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(!output.exists(), "{failed:?}");
+    fs::remove_dir(dir.path().join("stick.bin.progress.tmp")).unwrap();
+    done(&arguments);
+}
+
+#[test]
+fn an_export_goes_to_devices_and_pipes_too() {
+    let (_dir, path) = sample();
+    let whole = done(&["export", "--path", &path, "--output", "-"]).stdout;
+    let piped = done(&["export", "--path", &path, "--output", "/dev/stdout"]).stdout;
+    assert_eq!(piped, whole);
+    for _ in 0..2 {
+        done(&["export", "--path", &path, "--output", "/dev/null"]);
+        done(&["dead-letters", "export", "--path", &path, "--output", "/dev/null"]);
+    }
+    assert!(!Path::new("/dev/null.progress").exists());
+}
+
+#[test]
 fn what_cannot_be_read_is_named_and_the_rest_comes_out() {
     let (dir, path) = sample();
     let damaged = dir.path().join("queue/segments/00000000000000000036.redb");

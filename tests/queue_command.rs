@@ -193,6 +193,7 @@ fn where_no_queue_is_none_is_made() {
         &["purge", "--vin", "5YJ3E1EA7KF000001"][..],
         &["forget", "old"],
         &["dead-letters", "retry"],
+        &["dead-letters", "list"],
         &["verify"],
     ] {
         let output = queue(&[arguments, &["--config", config]].concat());

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
-use super::{QueueError, QueueSource};
+use super::{QueueError, QueueSource, stream};
 use crate::cli::control::{self, ControlError};
 use crate::config;
 use crate::queue::{DeadLetter, InspectError, Queue, Retried, Step, walk_dead_letters};
@@ -70,7 +70,10 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
                 say!("{}", line(number, &letter));
                 Ok(())
             });
-            say!("{letters} dead letters, {bytes} bytes");
+            // Nobody knows how many there are where none could be looked for.
+            if let Ok(()) | Err(QueueError::Missing(_)) = all {
+                say!("{letters} dead letters, {bytes} bytes");
+            }
             all
         }
         Command::Export { chosen, output } => {
@@ -79,9 +82,9 @@ pub(super) fn run(args: &DeadLettersArgs) -> Result<(), QueueError> {
                 move |source| QueueError::Output { path, source }
             };
             let open = || -> Result<BufWriter<Box<dyn Write>>, QueueError> {
-                let out: Box<dyn Write> = match output == Path::new("-") {
-                    true => Box::new(io::stdout()),
-                    false => Box::new(File::create_new(output).map_err(|error| match error.kind() {
+                let out: Box<dyn Write> = match stream::open(output)? {
+                    Some(stream) => stream,
+                    None => Box::new(File::create_new(output).map_err(|error| match error.kind() {
                         io::ErrorKind::AlreadyExists => QueueError::OutputExists(output.clone()),
                         _ => failed(output)(error),
                     })?),

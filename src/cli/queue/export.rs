@@ -11,7 +11,7 @@ use bytes::Bytes;
 use prost::encoding::encode_varint;
 use serde::{Deserialize, Serialize};
 
-use super::{QueueError, QueueSource};
+use super::{QueueError, QueueSource, stream};
 use crate::cli::control;
 use crate::destination::log;
 use crate::queue::{Queued, Step, queue_id, walk};
@@ -184,7 +184,7 @@ fn write(out: &mut Vec<u8>, format: Format, queued: &Queued) {
     }
 }
 
-/// The file that is written, and what is remembered of it. Standard output cannot be gone on with.
+/// The file that is written, and what is remembered of it. A stream cannot be gone on with.
 struct Output {
     path: PathBuf,
     out: BufWriter<Box<dyn Durable>>,
@@ -203,7 +203,7 @@ impl Durable for File {
     }
 }
 
-impl Durable for io::Stdout {
+impl Durable for Box<dyn Write> {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -220,10 +220,13 @@ impl Output {
             bytes: 0,
             records: 0,
         };
-        if path == Path::new("-") {
+        if let Some(stream) = stream::open(&path)? {
             return Ok(Self {
-                path: "standard output".into(),
-                out: BufWriter::new(Box::new(io::stdout())),
+                path: match path == Path::new("-") {
+                    true => "standard output".into(),
+                    false => path,
+                },
+                out: BufWriter::new(Box::new(stream)),
                 remember: None,
                 progress,
                 since_step: 0,
@@ -234,6 +237,7 @@ impl Output {
             source,
         };
         let remember = PathBuf::from(format!("{}.progress", path.display()));
+        let mut made = None;
         let file = match fs::read(&remember) {
             Ok(text) => {
                 let same = serde_json::from_slice::<Progress>(&text).ok().filter(|before| {
@@ -256,6 +260,7 @@ impl Output {
                 file
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                made = Some(path.clone());
                 File::create_new(&path).map_err(|error| match error.kind() {
                     io::ErrorKind::AlreadyExists => QueueError::OutputExists(path.clone()),
                     _ => failed(error),
@@ -270,8 +275,14 @@ impl Output {
             progress,
             since_step: 0,
         };
-        this.step()?;
-        Ok(this)
+        match (this.step(), made) {
+            // Nothing is remembered of it: the next attempt would take it for somebody else's.
+            (Err(error), Some(made)) => {
+                fs::remove_file(made).unwrap_or_default();
+                Err(error)
+            }
+            (begun, _) => begun.map(|()| this),
+        }
     }
 
     fn add(&mut self, frame: &[u8], number: u64) -> Result<(), QueueError> {
@@ -300,9 +311,12 @@ impl Output {
             file.sync_all()?;
             fs::rename(&temporary, remember)
         });
-        remembered.map_err(|source| QueueError::Output {
-            path: remember.clone(),
-            source,
+        remembered.map_err(|source| {
+            fs::remove_file(&temporary).unwrap_or_default();
+            QueueError::Output {
+                path: remember.clone(),
+                source,
+            }
         })
     }
 

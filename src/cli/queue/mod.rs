@@ -4,6 +4,7 @@ mod dead_letters;
 mod export;
 mod import;
 mod purge;
+mod stream;
 
 use std::io::{self, IsTerminal, stderr};
 use std::path::PathBuf;
