@@ -57,6 +57,26 @@ fn the_authorities_of_real_vehicles_load_and_the_expired_one_is_named() {
 }
 
 #[test]
+fn a_certificate_that_is_passed_over_is_a_warning() {
+    let [one, two] = ["TeslaMotors", "Tesla"].map(|name| authority(name).certificate.pem().trim_end().to_owned());
+    let trusted = two.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
+    for bundle in [
+        format!("{one}{two}\n{one}\n"),
+        format!("\u{feff}{one}\n{two}\n"),
+        format!("{one}\n{trusted}\n"),
+    ] {
+        let warnings = Gateway::new(&bundle).warnings();
+        assert!(
+            warnings
+                .iter()
+                .any(|warning| warning.contains(" certificates are read, the rest are passed over")),
+            "{warnings:?}: {bundle}"
+        );
+    }
+    assert_eq!(Gateway::new(&format!("{one}\n{two}\n")).warnings(), [""; 0]);
+}
+
+#[test]
 fn certificates_that_cannot_be_authorities_are_named_and_left_out() {
     let good = authority("TeslaMotors");
     let leaf = vehicle(&[]).self_signed(&KeyPair::generate().unwrap()).unwrap().pem();

@@ -110,7 +110,8 @@ pub fn load(config: &config::Listener) -> Result<Loaded, TlsError> {
 
 fn server_key(config: &config::Listener, provider: &CryptoProvider, findings: &mut Findings) -> Option<CertifiedKey> {
     let path = config.certificate.display();
-    let chain = findings.keep(certificates(CERTIFICATE, &config.certificate));
+    let chain = certificates(CERTIFICATE, &config.certificate, findings);
+    let chain = findings.keep(chain);
     let chain = chain.filter(|chain| {
         let looked_at = look_at_chain(&config.certificate, chain, findings);
         findings.keep(looked_at).is_some()
@@ -220,7 +221,8 @@ fn vehicle_verifier(
     let mut outside_validity = 0;
     let mut readable = true;
     for path in paths {
-        let Some(certificates) = findings.keep(certificates(VEHICLE_CA, path)) else {
+        let certificates = certificates(VEHICLE_CA, path, findings);
+        let Some(certificates) = findings.keep(certificates) else {
             readable = false;
             continue;
         };
@@ -291,7 +293,7 @@ fn public_key(path: &Path, findings: &mut Findings) -> Option<Bytes> {
     found.then(|| pem.into())
 }
 
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(key: &str, path: &Path, findings: &mut Findings) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = format!("{key}: {}", path.display());
     let content = read(key, path)?;
     let certificates = CertificateDer::pem_slice_iter(&content)
@@ -310,6 +312,19 @@ fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         };
         return Err(format!(
             "{shown} holds no certificate; it should have a \"-----BEGIN CERTIFICATE-----\"{advice}"
+        ));
+    }
+    let text = String::from_utf8_lossy(&content);
+    let labels = text
+        .split("-----BEGIN ")
+        .skip(1)
+        .filter_map(|rest| rest.split("-----").next());
+    let begun = labels.filter(|label| label.ends_with("CERTIFICATE")).count();
+    if begun > certificates.len() {
+        findings.warnings.push(format!(
+            "{shown}: {} of its {begun} certificates are read, the rest are passed over; have each \"-----BEGIN \
+             CERTIFICATE-----\" at the beginning of a line, with nothing else in it",
+            certificates.len()
         ));
     }
     Ok(certificates)
