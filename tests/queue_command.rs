@@ -181,6 +181,26 @@ fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten() {
 }
 
 #[test]
+fn nobody_has_to_read_what_went_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    fs::write(&config, "nonsense = 1\n").unwrap();
+    let config = config.to_str().unwrap();
+    for (arguments, code) in [
+        (&["run", "--config", config][..], 78),
+        (&["check", "--config", config], 78),
+        (&["queue", "show", "--path", "/no/such/queue"], 1),
+        (&["import-config", "/no/such/file"], 1),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_waystation"));
+        let status = command.args(arguments).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
 fn where_no_queue_is_none_is_made() {
     let daemon = Daemon::new(
         1,

@@ -1,9 +1,18 @@
 //! The commands, one file each.
 
+// Both panic when nobody reads any more.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 /// A line on standard output. When nobody reads it any more (`… | head -1`) the process ends, as any command does.
 macro_rules! say {
     () => { $crate::cli::say_line("") };
     ($($part:tt)*) => { $crate::cli::say_line(&format!($($part)*)) };
+}
+
+/// A line on standard error. Nobody may read that: the command goes on, and its exit code says how it ends.
+macro_rules! tell {
+    () => { $crate::cli::tell("\n") };
+    ($($part:tt)*) => { $crate::cli::tell(&(format!($($part)*) + "\n")) };
 }
 
 pub mod check;
@@ -65,10 +74,17 @@ fn say_line(line: &str) {
     let mut stdout = std::io::stdout().lock();
     if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
-            eprintln!("waystation: cannot write to standard output: {error}");
+            tell!("waystation: cannot write to standard output: {error}");
         }
         std::process::exit(1);
     }
+}
+
+fn tell(text: &str) {
+    use std::io::Write;
+    let mut stderr = std::io::stderr().lock();
+    let told = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+    told.unwrap_or_default();
 }
 
 /// All commands and their arguments, for the man page and the shells' completions.
@@ -79,10 +95,7 @@ pub fn command() -> clap::Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let failed = |error: &dyn std::fmt::Display, code: u8| {
-        error
-            .to_string()
-            .lines()
-            .for_each(|line| eprintln!("waystation: {line}"));
+        error.to_string().lines().for_each(|line| tell!("waystation: {line}"));
         ExitCode::from(code)
     };
     match Arguments::parse().command {

@@ -102,7 +102,7 @@ pub fn run(args: &ImportArgs) -> Result<(), ImportError> {
     })?;
     let warn = |lost: &[String]| {
         for line in lost {
-            eprintln!("waystation: not carried over: {line}");
+            tell!("waystation: not carried over: {line}");
         }
     };
     match import(&text, path) {

@@ -162,7 +162,7 @@ fn each(chosen: &Chosen, mut visit: impl FnMut(u64, DeadLetter) -> Result<(), Qu
         Step::Found((number, letter)) if wanted(&letter) => visit(number, letter),
         Step::Missing(range, why) => {
             missing += range.end - range.start;
-            eprintln!(
+            tell!(
                 "waystation: dead letters {} to {} cannot be read: {why}",
                 range.start,
                 range.end - 1

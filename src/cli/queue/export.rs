@@ -12,7 +12,7 @@ use prost::encoding::encode_varint;
 use serde::{Deserialize, Serialize};
 
 use super::{QueueError, QueueSource, stream};
-use crate::cli::control;
+use crate::cli::{self, control};
 use crate::destination::log;
 use crate::queue::{Queued, Step, queue_id, walk};
 use crate::record::envelope::{self, Stream};
@@ -122,7 +122,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), QueueError> {
         }
         Step::Missing(range, why) => {
             missing += range.end - range.start;
-            eprintln!(
+            tell!(
                 "waystation: records {} to {} cannot be read: {why}",
                 range.start,
                 range.end - 1
@@ -130,7 +130,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), QueueError> {
             Ok(())
         }
         Step::Gone(range) => {
-            eprintln!(
+            tell!(
                 "waystation: records {} to {} have left the queue",
                 range.start,
                 range.end - 1
@@ -139,16 +139,19 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), QueueError> {
         }
         Step::Segment(done, all) => {
             if shown {
-                eprint!("\r{done} of {all} segments, {} records", output.progress.records);
+                cli::tell(&format!(
+                    "\r{done} of {all} segments, {} records",
+                    output.progress.records
+                ));
             }
             output.step()
         }
     })?;
     if shown {
-        eprintln!();
+        tell!();
     }
     let (records, next) = output.finish()?;
-    eprintln!("{records} records; later ones begin at --from {next}");
+    tell!("{records} records; later ones begin at --from {next}");
     match missing {
         0 => Ok(()),
         missing => Err(QueueError::Missing(missing)),
@@ -245,9 +248,10 @@ impl Output {
                         == (&progress.queue, progress.format, &progress.filter)
                 });
                 progress = same.ok_or_else(|| QueueError::OtherExport(remember.clone()))?;
-                eprintln!(
+                tell!(
                     "going on at record {} after {} records",
-                    progress.next, progress.records
+                    progress.next,
+                    progress.records
                 );
                 let opened = File::options().write(true).open(&path);
                 let length = opened.as_ref().ok().and_then(|file| Some(file.metadata().ok()?.len()));

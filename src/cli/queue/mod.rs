@@ -14,6 +14,7 @@ use hyper::StatusCode;
 
 use super::control::{self, ControlError};
 use super::run::ConfigArgs;
+use crate::cli;
 use crate::config::{self, ConfigError};
 use crate::gateway::{self, StartError};
 use crate::queue::{
@@ -228,11 +229,11 @@ fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), Queu
     let shown = depth == Depth::Everything && stderr().is_terminal();
     let found = inspect(&path, depth, |done, all| {
         if shown {
-            eprint!("\r{done} of {all} segments");
+            cli::tell(&format!("\r{done} of {all} segments"));
         }
     })?;
     if shown {
-        eprintln!();
+        tell!();
     }
     Ok((found, max_bytes))
 }
