@@ -284,6 +284,39 @@ fn properties_keep_their_text_and_those_that_are_refused_are_named() {
 }
 
 #[test]
+fn a_mechanism_that_is_not_there_is_named_and_one_stands_in_its_place() {
+    let sasl = |mechanism: Value| {
+        let protocol = json!({ "kafka": { "security.protocol": "SASL_SSL", "sasl.mechanism": mechanism } });
+        let (config, imported) = with(protocol);
+        let written = kafka(&config).properties["sasl.mechanism"].clone();
+        (written, imported.lost.join("\n"))
+    };
+    for mechanism in [json!("GSSAPI"), json!("OAUTHBEARER"), json!(""), json!(null), json!([])] {
+        let (written, lost) = sasl(mechanism);
+        assert_eq!(written, "SCRAM-SHA-512");
+        assert!(
+            lost.contains("kafka.sasl.mechanism: ") && lost.contains("stands in its place"),
+            "{lost}"
+        );
+    }
+    assert_eq!(sasl(json!("scram-sha-256")).0, "SCRAM-SHA-256");
+    let (written, lost) = sasl(json!("PLAIN"));
+    assert!(written == "PLAIN" && !lost.contains("mechanism"), "{lost}");
+}
+
+#[test]
+fn a_metrics_port_that_is_none_is_nowhere_to_ask() {
+    let changes = json!({ "status_port": 8080, "monitoring": { "prometheus_metrics_port": 99999 } });
+    let (config, imported) = with(changes);
+    assert_eq!(config.admin.unwrap().port(), 8780);
+    let lost = imported.lost.join("\n");
+    assert!(
+        lost.contains("ask for /status at the default port, 8780, instead of 8080"),
+        "{lost}"
+    );
+}
+
+#[test]
 fn dispatchers_without_a_destination_are_named_with_their_types() {
     let (config, imported) = with(json!({ "records": {
         "V": ["kafka", "kafak", "mqtt", "nowhere", 7], "alerts": ["redis"], "errors": [], "v9": ["zmq"],

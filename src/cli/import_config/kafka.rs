@@ -9,6 +9,8 @@ use super::routes::Routes;
 use crate::config::kafka_properties;
 
 const BROKERS: &str = "bootstrap.servers";
+const MECHANISM: &str = "sasl.mechanism";
+const ANY_MECHANISM: &str = "SCRAM-SHA-512";
 pub(super) const NAMESPACE: &str = "telemetry";
 
 pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
@@ -81,7 +83,13 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
                 let plain = kafka_properties::without_prefix(name);
                 match plain.filter(|plain| entries.iter().any(|(other, _)| other == plain)) {
                     Some(plain) => draft.lost(path, format!("{plain} is there too, and counts")),
-                    None => properties.entry(Entry::new(plain.unwrap_or(name), text(&value), path)),
+                    None => {
+                        let entry = Entry::new(plain.unwrap_or(name), text(&value), path);
+                        properties.entry(match is_mechanism(name) {
+                            true => entry.or(&mechanism_instead(&value)),
+                            false => entry,
+                        });
+                    }
                 }
             }
             None => draft.lost(
@@ -90,7 +98,32 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
             ),
         }
     }
+    let named = |(name, value): &(&str, &Json)| is_mechanism(name) && property(value).is_some();
+    let sasl = written("security.protocol").is_some_and(|protocol| protocol.to_ascii_lowercase().starts_with("sasl_"));
+    if sasl && !entries.iter().any(named) {
+        let path = kafka.path(MECHANISM);
+        draft.lost(
+            path.clone(),
+            format!(
+                "is not there, which is GSSAPI, and not in this build; {ANY_MECHANISM:?} stands in its place, change it \
+                 to what your brokers want"
+            ),
+        );
+        properties.entry(Entry::new(MECHANISM, text(ANY_MECHANISM), path));
+    }
     draft.section(properties);
+}
+
+fn is_mechanism(name: &str) -> bool {
+    [MECHANISM, "sasl.mechanisms"].contains(&kafka_properties::without_prefix(name).unwrap_or(name))
+}
+
+/// What stands in place of one that the gateway does not have: SASL needs one, so that it cannot be left out.
+fn mechanism_instead(value: &str) -> String {
+    match value.to_ascii_uppercase() {
+        upper if ["PLAIN", "SCRAM-SHA-256", ANY_MECHANISM].contains(&&*upper) => upper,
+        _ => ANY_MECHANISM.to_owned(),
+    }
 }
 
 /// Whether records are sent decoded.

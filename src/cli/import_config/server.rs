@@ -212,9 +212,11 @@ fn port(root: &Object<'_>, section: &mut Section, draft: &mut Draft) -> bool {
     if let (Some(metrics), Some(status)) = (metrics, status)
         && metrics != status
     {
+        // One that is out of range is left out.
+        let at = u16::try_from(metrics).map_or("the default port, 8780,".to_owned(), |port| port.to_string());
         draft.lost(
             "status_port",
-            format!("status and metrics share one port here; ask for /status at {metrics} instead of {status}"),
+            format!("status and metrics share one port here; ask for /status at {at} instead of {status}"),
         );
     }
     let address = host.and_then(|host| match host {
