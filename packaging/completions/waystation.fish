@@ -96,6 +96,12 @@ complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -l vin -d 'The vehicle. Its later records are taken like any other\'s: take it out of listener.allow_vins and restart, or change its own configuration, first' -r
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -l json -d 'Print JSON'
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from purge" -s h -l help -d 'Print help'
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -s c -l config -d 'Configuration file' -r -F
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -l number -d 'Only the one with this number; may be given several times' -r
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -l origin -d 'Only those of this destination; "listener": what could not be decoded' -r
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -s o -l output -d 'The file to write, or - for standard output' -r -F
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -l path -d 'The queue\'s directory, instead of the configuration\'s' -r -F
+complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -l vin -d 'Only those of this vehicle' -r
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -s h -l help -d 'Print help'
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -f -a "list" -d 'A line for each: number, time, who gave it up, vehicle, type, size, reason'
 complete -c waystation -n "__fish_waystation_using_subcommand queue; and __fish_seen_subcommand_from dead-letters" -f -a "export" -d 'Write them to a file whole, as JSON lines with the bytes in base64'
