@@ -1,7 +1,7 @@
 //! What a pump knows beyond a session: whom it suspects, what it has given up, and how long it waits.
 //!
-//! Invariant: a destination that refuses everything does not have the queue emptied into the dead letters, which hold far
-//! less; one vehicle whose records are refused delays nobody.
+//! Invariant: a destination that refuses what several vehicles send does not have the queue emptied into the dead letters,
+//! which hold far less; one vehicle whose records are refused delays nobody.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ pub(super) struct Course {
 
 /// What was refused since something was delivered.
 struct Refused {
-    /// Whose it all was; `None`: more than one vehicle's.
-    vin: Option<Arc<str>>,
-    /// Nothing goes out before this.
-    until: Instant,
+    /// Whose it was last.
+    vin: Arc<str>,
+    /// Nothing goes out before this, once it was another one's than before.
+    until: Option<Instant>,
 }
 
 impl Course {
@@ -46,31 +46,38 @@ impl Course {
         self.refused = None;
     }
 
-    /// It refuses a record of this vehicle. Of several in a row, with nothing delivered between, the destination is at
-    /// fault rather than they. Returns whether there is a wait now.
+    /// It refuses a record of this vehicle. If the one before was another's, and nothing was delivered between, the
+    /// destination is at fault rather than they. Returns whether there is a wait now.
     pub(super) fn refused(&mut self, vin: &Arc<str>) -> bool {
         let now = Instant::now();
         let refused = self.refused.get_or_insert_with(|| Refused {
-            vin: Some(Arc::clone(vin)),
-            until: now,
+            vin: Arc::clone(vin),
+            until: None,
         });
-        // Before that it refuses what was sent before the wait.
-        if refused.vin.as_ref() != Some(vin) && now >= refused.until {
-            refused.vin = None;
-            refused.until = now + self.backoff.wait();
+        // Before the end of a wait it refuses what was sent before its beginning.
+        if refused.vin != *vin && refused.until.is_none_or(|until| until <= now) {
+            refused.until = Some(now + self.backoff.wait());
         }
-        now < refused.until
+        refused.vin = Arc::clone(vin);
+        refused.until.is_some_and(|until| until > now)
     }
 
-    /// Whether records go one at a time, because the last word was a refusal.
+    /// Whether records go one at a time, because several vehicles' were refused in a row.
     pub(super) fn is_wary(&self) -> bool {
-        self.refused.is_some()
+        self.refused.as_ref().is_some_and(|refused| refused.until.is_some())
     }
 
     /// Until when nothing goes out, if that is not over.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        let until = self.refused.as_ref().map(|refused| refused.until);
+        let until = self.refused.as_ref().and_then(|refused| refused.until);
         until.filter(|until| *until > Instant::now())
+    }
+
+    /// The cursor has passed what is before it.
+    pub(super) fn passed(&mut self, cursor: u64) {
+        while self.given_up.first().is_some_and(|number| *number < cursor) {
+            self.given_up.pop_first();
+        }
     }
 }
 
@@ -85,19 +92,21 @@ mod tests {
         let (one, other): (Arc<str>, Arc<str>) = ("one".into(), "other".into());
         let mut course = Course::new();
         for _ in 0..100 {
-            assert!(!course.refused(&one) && course.is_wary());
+            assert!(!course.refused(&one) && !course.is_wary());
         }
         let mut waits = Vec::new();
-        for vin in [&other, &one, &one, &other, &other, &one] {
-            assert!(course.refused(vin));
+        for vin in [&other, &one, &other, &one, &other, &one] {
+            assert!(course.refused(vin) && course.is_wary());
             let until = course.waits_until().expect("there is a wait");
-            assert!(course.refused(&one), "sent before the wait");
+            assert!(course.refused(&one) && course.refused(vin), "sent before the wait");
             assert_eq!(course.waits_until(), Some(until), "and not counted");
             waits.push(until - Instant::now());
             tokio::time::sleep_until(until).await;
-            assert_eq!(course.waits_until(), None);
+            for _ in 0..100 {
+                assert!(!course.refused(vin), "one vehicle's, in a row");
+            }
         }
-        assert!(waits.is_sorted_by(|before, after| after >= before), "{waits:?}");
+        assert!(waits.is_sorted(), "{waits:?}");
         assert!(waits[5] > Duration::from_secs(5), "{waits:?}");
         course.delivered();
         assert!(!course.is_wary() && !course.refused(&other));

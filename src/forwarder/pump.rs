@@ -18,7 +18,7 @@ use super::rules::Rules;
 use super::status::Status;
 use super::transfer::Transfer;
 use crate::destination::Destination;
-use crate::queue::{DeadLetter, Item, Queue, Queued};
+use crate::queue::{DeadLetter, Item, Queue};
 use crate::record::epoch_ms;
 use crate::record::legible::legible;
 
@@ -71,7 +71,11 @@ impl Pump {
     ///
     /// A panic, of a client library for instance, ends the session like any error and nothing else.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
-        while let Err(panic) = AssertUnwindSafe(self.sessions(&stop, &abort)).catch_unwind().await {
+        let mut course = Course::new();
+        while let Err(panic) = AssertUnwindSafe(self.sessions(&mut course, &stop, &abort))
+            .catch_unwind()
+            .await
+        {
             let text = panic.downcast_ref::<&str>().copied();
             let reason = panic
                 .downcast_ref::<String>()
@@ -86,15 +90,14 @@ impl Pump {
         }
     }
 
-    async fn sessions(&self, stop: &CancellationToken, abort: &CancellationToken) {
-        let mut course = Course::new();
+    async fn sessions(&self, course: &mut Course, stop: &CancellationToken, abort: &CancellationToken) {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.held() => {}
             }
-            let next = match self.session(stop, abort, &mut course).await {
+            let next = match self.session(stop, abort, course).await {
                 End::Stopped => return,
                 End::Again => course.waits_until(),
                 End::Lost(reason) => {
@@ -171,7 +174,7 @@ impl Pump {
             self.status.reached();
         }
         let reader = self.queue.reader(&self.name);
-        course.given_up = course.given_up.split_off(&reader.position());
+        course.passed(reader.position());
         if course.suspect.is_some_and(|suspect| suspect < reader.position()) {
             course.suspect = None;
         }
@@ -191,8 +194,18 @@ impl Pump {
         }
     }
 
-    /// Keeps a record that the destination will never take as a dead letter, durably.
-    pub(super) async fn give_up(&self, queued: &Queued, reason: &str) -> Result<(), End> {
+    /// Keeps a record that the destination will never take as a dead letter, durably. Nobody keeps it meanwhile, and it is read
+    /// anew. Returns whose it is.
+    pub(super) async fn give_up(&self, number: u64, reason: &str) -> Result<Option<Arc<str>>, End> {
+        let queued = match self.queue.record(&self.name, number).await {
+            Ok(Some(queued)) => queued,
+            Ok(None) => {
+                tracing::warn!(destination = %self.name, number, reason,
+                    "record refused for good, and the queue has it no longer: no dead letter is kept of it");
+                return Ok(None);
+            }
+            Err(error) => return Err(End::Lost(format!("the queue cannot be read: {error}"))),
+        };
         let record = &queued.record;
         tracing::warn!(destination = %self.name, vin = %legible(&record.vin), record_type = %legible(&record.record_type),
             txid = %legible(&String::from_utf8_lossy(&record.txid)), record = %queued.stable_id(), reason, "record refused for good: kept as a dead letter");
@@ -210,24 +223,8 @@ impl Pump {
         };
         self.status.refused();
         let stored = self.queue.submitter().store(Item::DeadLetter(letter)).await;
-        stored.map_err(|refusal| End::Lost(format!("a dead letter cannot be stored: {refusal}")))
-    }
-
-    /// The same for a record that was handed over: nobody keeps it meanwhile, and it is read anew.
-    /// Returns whose it is.
-    pub(super) async fn give_up_sent(&self, number: u64, reason: &str) -> Result<Option<Arc<str>>, End> {
-        match self.queue.record(&self.name, number).await {
-            Ok(Some(queued)) => {
-                self.give_up(&queued, reason).await?;
-                Ok(Some(queued.record.vin))
-            }
-            Ok(None) => {
-                tracing::warn!(destination = %self.name, number, reason,
-                    "record refused for good, and the queue has it no longer: no dead letter is kept of it");
-                Ok(None)
-            }
-            Err(error) => Err(End::Lost(format!("the queue cannot be read: {error}"))),
-        }
+        stored.map_err(|refusal| End::Lost(format!("a dead letter cannot be stored: {refusal}")))?;
+        Ok(Some(queued.record.vin))
     }
 }
 

@@ -31,6 +31,10 @@ struct Picky {
     /// Whether a session is over with its first refusal, and nothing else of what was on its way is answered.
     ends: bool,
     refuses: Arc<Mutex<Refuses>>,
+    /// What it does not even take.
+    rejects: Refuses,
+    /// How many sessions are lost with everything on its way.
+    lost: usize,
     sessions: Arc<AtomicUsize>,
     sent: Arc<Mutex<Vec<u64>>>,
 }
@@ -41,6 +45,8 @@ impl Picky {
             doubts: false,
             ends: false,
             refuses: Arc::new(Mutex::new(refuses)),
+            rejects: none,
+            lost: 0,
             sessions: Arc::default(),
             sent: Arc::default(),
         }
@@ -62,6 +68,11 @@ fn vehicle(number: u64) -> u64 {
 
 fn of_one(number: u64) -> bool {
     (40..60).contains(&number)
+}
+
+/// And one of another's before it.
+fn of_one_and_another(number: u64) -> bool {
+    (39..60).contains(&number)
 }
 
 fn none(_: u64) -> bool {
@@ -94,6 +105,9 @@ impl Session for Answering {
     }
 
     fn send(&mut self, queued: &Queued, _: &[u8]) -> Result<Sent, Rejected> {
+        if (self.picky.rejects)(queued.id.number) {
+            return Err(Rejected::ForGood("too large".to_owned()));
+        }
         self.waiting.push(queued.id.number);
         self.picky.sent.lock().unwrap().push(queued.id.number);
         Ok(Sent::default())
@@ -103,6 +117,9 @@ impl Session for Answering {
         Box::pin(async {
             if self.waiting.is_empty() {
                 return std::future::pending().await;
+            }
+            if self.picky.sessions.load(Ordering::Relaxed) <= self.picky.lost {
+                return Err(SessionError("lost".to_owned()));
             }
             let refuses = *self.picky.refuses.lock().unwrap();
             let outcome = |number: u64| match (refuses(number), self.picky.doubts) {
@@ -214,6 +231,7 @@ async fn a_record_that_is_refused_itself_costs_neither_the_session_nor_what_is_b
     running.passed(30).await;
     assert_eq!(running.refused(), 6);
     assert_eq!(running.sent(), (0..30).collect::<Vec<_>>(), "each once and in order");
+    assert_eq!(running.status.snapshot().last_error, None, "it takes the others");
     assert_eq!(running.picky.sessions.load(Ordering::Relaxed), 1);
 }
 
@@ -226,16 +244,26 @@ async fn a_record_that_is_refused_itself_and_ends_the_session_is_given_up_once_a
     let running = Running::new(10, ending).await;
     running.passed(10).await;
     assert_eq!(running.refused(), 2);
-    // Behind a refusal one goes alone, and when it has arrived the others go together.
-    let sessions: [&[u64]; 5] = [
+    let sessions: [&[u64]; 3] = [
         &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
-        &[0],
-        &[1, 2, 4, 5, 6, 7, 8, 9],
-        &[1],
-        &[2, 4, 5, 6, 7, 9],
+        &[0, 1, 2, 4, 5, 6, 7, 8, 9],
+        &[0, 1, 2, 4, 5, 6, 7, 9],
     ];
     assert_eq!(running.sent(), sessions.concat());
     assert_eq!(running.picky.sessions.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn what_is_not_even_taken_is_given_up_once_whatever_becomes_of_sessions() {
+    let picky = Picky {
+        rejects: every_fifth,
+        lost: 3,
+        ..Picky::new(none)
+    };
+    let running = Running::new(10, picky).await;
+    running.passed(10).await;
+    assert_eq!(running.refused(), 2);
+    assert_eq!(running.picky.sessions.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]
@@ -256,12 +284,12 @@ async fn a_vehicle_whose_records_are_all_refused_delays_nobody() {
         let picky = Picky {
             doubts,
             ends,
-            ..Picky::new(of_one)
+            ..Picky::new(of_one_and_another)
         };
         let running = Running::new(62, picky).await;
         // Waits after each of twenty would take a quarter of an hour.
         running.passed(62).await;
-        assert_eq!(running.refused(), 20);
+        assert_eq!(running.refused(), 21);
     }
 }
 
@@ -303,7 +331,7 @@ async fn a_stop_does_not_wait_for_the_end_of_a_wait() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         running.stop.cancel();
-        let stopped = tokio::time::timeout(Duration::from_millis(300), running.pump).await;
+        let stopped = tokio::time::timeout(Duration::from_millis(450), running.pump).await;
         assert!(stopped.is_ok(), "doubts: {doubts}");
     }
 }

@@ -105,6 +105,7 @@ impl<'a> Transfer<'a> {
                 }
             }
             self.pump.queue.advance(&self.pump.name, self.flight.cursor());
+            self.course.passed(self.flight.cursor());
             self.pump.status.in_flight(self.flight.unconfirmed());
             if self.flight.unconfirmed() == 0
                 && let Some(end) = ending
@@ -141,13 +142,9 @@ impl<'a> Transfer<'a> {
                             Outcome::Failed(_) => 3,
                         });
                         for confirmation in confirmations {
-                            if let Err(end) = self.settle(confirmation).await {
+                            if let Err(end) = self.settle(confirmation, takes).await {
                                 return end;
                             }
-                        }
-                        // Not all in a row, whatever was refused with it.
-                        if takes {
-                            self.course.delivered();
                         }
                         if over {
                             return End::Again;
@@ -242,7 +239,7 @@ impl<'a> Transfer<'a> {
                     self.flight.sent(number, taken.bytes);
                 }
                 Err(Rejected::ForGood(reason)) => {
-                    self.pump.give_up(queued, &reason).await?;
+                    self.give_up(number, &reason).await?;
                     self.flight.pass(number + 1);
                 }
                 Err(Rejected::SessionLost(reason)) => return Err(End::Lost(reason)),
@@ -251,7 +248,8 @@ impl<'a> Transfer<'a> {
         Ok(None)
     }
 
-    async fn settle(&mut self, confirmation: Confirmation) -> Result<(), End> {
+    /// `takes`: something was delivered beside it.
+    async fn settle(&mut self, confirmation: Confirmation, takes: bool) -> Result<(), End> {
         let Confirmation { number, outcome } = confirmation;
         match outcome {
             Outcome::Delivered => {
@@ -264,9 +262,9 @@ impl<'a> Transfer<'a> {
                 Ok(())
             }
             _ if !self.flight.holds(number) => Ok(()),
-            Outcome::Refused(reason) => self.give_up(number, &reason).await,
+            Outcome::Refused(reason) => self.refused(number, &reason, takes).await,
             Outcome::Doubted(reason) if self.flight.unconfirmed() == 1 => {
-                self.give_up(number, &reason).await?;
+                self.refused(number, &reason, takes).await?;
                 Err(End::Again)
             }
             // Until it passes nothing is sent beside it: what the destination does take would come again with each try.
@@ -286,21 +284,25 @@ impl<'a> Transfer<'a> {
     }
 
     /// What else is on its way stays there.
-    async fn give_up(&mut self, number: u64, reason: &str) -> Result<(), End> {
-        let vin = self.pump.give_up_sent(number, reason).await?;
-        if vin.is_some_and(|vin| self.course.refused(&vin)) {
+    async fn refused(&mut self, number: u64, reason: &str, takes: bool) -> Result<(), End> {
+        let vin = self.give_up(number, reason).await?;
+        if !takes && vin.is_some_and(|vin| self.course.refused(&vin)) {
             self.pump
                 .interrupted(&format!("it takes nothing of what it is sent: {reason}"));
         }
         self.flight.confirm(number);
-        if self.flight.cursor() <= number {
-            self.course.given_up.insert(number);
-        }
         if self.course.suspect == Some(number) {
             self.course.suspect = None;
         }
         self.pump.queue.advance(&self.pump.name, self.flight.cursor());
         Ok(())
+    }
+
+    /// Once, though the cursor may be behind it and the session may end. Returns whose it is.
+    async fn give_up(&mut self, number: u64, reason: &str) -> Result<Option<Arc<str>>, End> {
+        let vin = self.pump.give_up(number, reason).await?;
+        self.course.given_up.insert(number);
+        Ok(vin)
     }
 }
 

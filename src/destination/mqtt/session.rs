@@ -134,8 +134,8 @@ struct Publishing {
     in_flight: VecDeque<Flying>,
     /// Of those, topics and payloads.
     bytes: usize,
-    /// Why an earlier message of the oldest record in flight was refused; told when its last is answered.
-    refused: Option<String>,
+    /// The oldest record in flight, if an earlier message of it was refused, and why; told when its last is answered.
+    refused: Option<(u64, String)>,
     /// When a message was answered last, or the first of those in flight sent.
     heard_at: Instant,
     /// When that is looked at next: one timer for the session, and not one for each time that it waits.
@@ -204,74 +204,23 @@ impl Session for Publishing {
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
-            if self.broken.is_some() {
-                return self.tell_broken().await;
-            }
-            // Nothing is awaited once there is something in it: a call that is given up loses nothing.
-            let mut confirmations = Vec::new();
-            loop {
-                self.fill().map_err(SessionError)?;
-                let Some(oldest) = self.in_flight.front_mut() else {
-                    break;
-                };
-                let (number, last, bytes) = (oldest.number, oldest.last, oldest.bytes);
-                let answer = match &mut oldest.acknowledged {
-                    None => Ok(Outcome::Delivered),
-                    // What has been answered besides is told at once.
-                    Some(acknowledged) if !confirmations.is_empty() => match acknowledged.now_or_never() {
-                        Some(answer) => answer,
-                        None => break,
-                    },
-                    Some(acknowledged) => tokio::select! {
-                        biased;
-                        answer = acknowledged => answer,
-                        ended = self.end.wait() => return ended.means(Some(number)),
-                        () = &mut self.overdue => {
-                            let until = self.heard_at + UNANSWERED;
-                            if until <= Instant::now() {
-                                return Err(unanswered());
-                            }
-                            self.overdue.as_mut().reset(until);
-                            continue;
-                        }
-                    },
-                };
-                self.heard_at = Instant::now();
-                let outcome = match answer {
-                    Ok(outcome) => outcome,
-                    Err(why) => {
-                        self.broken = Some((number, why));
-                        match confirmations.is_empty() {
-                            true => return self.tell_broken().await,
-                            false => break,
-                        }
-                    }
-                };
-                self.in_flight.pop_front();
-                self.bytes -= bytes;
-                let outcome = match outcome {
-                    // Its other messages go out all the same, and are answered before it is told.
-                    Outcome::Refused(reason) => {
-                        self.refused.get_or_insert(reason);
-                        None
-                    }
-                    Outcome::Delivered => None,
-                    over => Some(over),
-                };
-                let is_over = outcome.is_some();
-                if !last && !is_over {
-                    continue;
-                }
-                let refused = self.refused.take().map(Outcome::Refused);
-                let outcome = outcome.or(refused).unwrap_or(Outcome::Delivered);
-                confirmations.push(Confirmation { number, outcome });
-                if is_over {
-                    break;
-                }
-            }
-            match confirmations.is_empty() {
-                false => Ok(confirmations.into()),
-                true => self.end.wait().await.means(None),
+            let heard = self.listen().await;
+            let is_over = heard.as_ref().map_or(true, |news| {
+                news.confirmations
+                    .iter()
+                    .any(|one| matches!(one.outcome, Outcome::Doubted(_)))
+            });
+            match self.refused.take_if(|_| is_over) {
+                // The broker's word on it stands, whatever became of its other messages.
+                Some((number, reason)) => Ok(News {
+                    confirmations: vec![Confirmation {
+                        number,
+                        outcome: Outcome::Refused(reason),
+                    }],
+                    over: true,
+                    ..News::default()
+                }),
+                None => heard,
             }
         })
     }
@@ -293,6 +242,84 @@ impl Session for Publishing {
 }
 
 impl Publishing {
+    /// What the broker answers, or why it answers no more. Cancel-safe.
+    async fn listen(&mut self) -> Result<News, SessionError> {
+        if self.broken.is_some() {
+            return self.tell_broken().await;
+        }
+        // Nothing is awaited once there is something in it: a call that is given up loses nothing.
+        let (mut confirmations, mut over) = (Vec::new(), false);
+        loop {
+            self.fill().map_err(SessionError)?;
+            let Some(oldest) = self.in_flight.front_mut() else {
+                break;
+            };
+            let (number, last, bytes) = (oldest.number, oldest.last, oldest.bytes);
+            let answer = match &mut oldest.acknowledged {
+                None => Ok(Outcome::Delivered),
+                // What has been answered besides is told at once.
+                Some(acknowledged) if !confirmations.is_empty() => match acknowledged.now_or_never() {
+                    Some(answer) => answer,
+                    None => break,
+                },
+                Some(acknowledged) => tokio::select! {
+                    biased;
+                    answer = acknowledged => answer,
+                    ended = self.end.wait() => return ended.means(Some(number)),
+                    () = &mut self.overdue => {
+                        let until = self.heard_at + UNANSWERED;
+                        if until <= Instant::now() {
+                            return Err(unanswered());
+                        }
+                        self.overdue.as_mut().reset(until);
+                        continue;
+                    }
+                },
+            };
+            self.heard_at = Instant::now();
+            let outcome = match answer {
+                Ok(outcome) => outcome,
+                Err(why) => {
+                    self.broken = Some((number, why));
+                    match confirmations.is_empty() {
+                        true => return self.tell_broken().await,
+                        false => break,
+                    }
+                }
+            };
+            self.in_flight.pop_front();
+            self.bytes -= bytes;
+            let outcome = match outcome {
+                // Its other messages go out all the same, and are answered before it is told.
+                Outcome::Refused(reason) => {
+                    self.refused.get_or_insert((number, reason));
+                    None
+                }
+                Outcome::Delivered => None,
+                bad => Some(bad),
+            };
+            let is_over = outcome.is_some();
+            if !last && !is_over {
+                continue;
+            }
+            let refused = self.refused.take().map(|(_, reason)| Outcome::Refused(reason));
+            over = is_over && refused.is_some();
+            let outcome = refused.or(outcome).unwrap_or(Outcome::Delivered);
+            confirmations.push(Confirmation { number, outcome });
+            if is_over {
+                break;
+            }
+        }
+        match confirmations.is_empty() {
+            false => Ok(News {
+                confirmations,
+                over,
+                ..News::default()
+            }),
+            true => self.end.wait().await.means(None),
+        }
+    }
+
     /// Why a record's message has no answer. Cancel-safe: what is broken stays so, and its answer is not asked for again.
     async fn tell_broken(&mut self) -> Result<News, SessionError> {
         match &self.broken {

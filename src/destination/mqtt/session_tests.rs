@@ -57,6 +57,23 @@ impl Client for Prompt {
     }
 }
 
+/// A broker that refuses the first message and answers no other.
+#[derive(Default)]
+struct Curt(Mutex<bool>);
+
+impl Client for Curt {
+    fn publish(&self, _: Message) -> Result<Option<Acknowledged>, String> {
+        Ok(Some(match std::mem::replace(&mut *self.0.lock().unwrap(), true) {
+            false => Box::pin(std::future::ready(Ok(Outcome::Refused("no".to_owned())))),
+            true => Box::pin(std::future::pending()),
+        }))
+    }
+
+    fn disconnect(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
+    }
+}
+
 fn session(client: impl Client + 'static, layout: &str, end: oneshot::Receiver<Ended>) -> Publishing {
     let text = "[listener]\ncertificate = \"a\"\nprivate_key = \"b\"\nvehicle_ca = \"c\"\n[records]\nV = \"home\"\n\
         [destinations.home]\ntype = \"mqtt\"\nurl = \"mqtt://localhost\"\ntopic_base = \"t\"\nlayout = ";
@@ -183,4 +200,34 @@ async fn a_refused_message_is_told_once_at_its_records_last_and_the_session_goes
     let reason = "t/5YJ3E1EA7KF000001/v/VehicleSpeed".to_owned();
     assert_eq!(told, [of(1, Outcome::Refused(reason)), of(2, Outcome::Delivered)]);
     assert_eq!((broker.sent(), session.has_room()), (11, true));
+}
+
+#[tokio::test]
+async fn what_was_refused_stays_refused_when_the_session_ends_before_the_records_last_message() {
+    for word in [Ended::Lost("gone".to_owned()), Ended::Answered("0x95".to_owned())] {
+        let (gone, end) = oneshot::channel();
+        let mut session = session(Curt::default(), "fields", end);
+        session.send(&queued(1), &fields(3, 1)).unwrap();
+        gone.send(word).unwrap();
+        let news = session.news().await.unwrap();
+        let outcome = Outcome::Refused("no".to_owned());
+        assert_eq!(
+            (news.confirmations, news.over),
+            (vec![Confirmation { number: 1, outcome }], true)
+        );
+    }
+    let (_open, end) = oneshot::channel();
+    let broker = Prompt::new(|message| match message.topic.rsplit('/').next() {
+        Some("VehicleSpeed") => Outcome::Refused("no".to_owned()),
+        Some("Odometer") => Outcome::Failed("not now".to_owned()),
+        _ => Outcome::Delivered,
+    });
+    let mut session = session(broker, "fields", end);
+    session.send(&queued(1), &fields(8, 1)).unwrap();
+    let news = session.news().await.unwrap();
+    let outcome = Outcome::Refused("no".to_owned());
+    assert_eq!(
+        (news.confirmations, news.over),
+        (vec![Confirmation { number: 1, outcome }], true)
+    );
 }
