@@ -119,17 +119,15 @@ impl Segments {
             false => joined(&[&journaled, chunks].concat()),
         };
         let mut appended = self.append_rows(&rows);
-        if appended.is_err() && self.let_go_if_all_written() {
-            // Only what was read has failed, and what the journal has and what comes can go elsewhere. Under the same
-            // numbers: what there may be of them in the other segment is beyond its end, and the same.
-            let stored = self.lock().stored();
-            appended = match self.begin(stored, stored) {
-                Ok(()) => self.append_rows(&rows),
-                Err(error) => {
-                    self.take_for_used(chunks);
-                    return Err(error);
-                }
-            };
+        if appended.is_err() {
+            self.take_for_used(chunks);
+            if self.let_go_if_all_written() {
+                // Only what was read has failed, and what the journal has and what comes can go elsewhere. Under the same
+                // numbers: what there may be of them in the other segment is beyond its end, and the same.
+                let stored = self.lock().stored();
+                self.begin(stored, stored)?;
+                appended = self.append_rows(&rows);
+            }
         }
         let (first, used) = match appended {
             Ok(appended) => appended,
@@ -137,7 +135,7 @@ impl Segments {
                 let error = SegmentsError::from(error);
                 // redb writes no more after an error, and what was committed can still be read.
                 if error.is_no_space() {
-                    self.retreat().inspect_err(|_| self.take_for_used(chunks))?;
+                    self.retreat()?;
                 }
                 return Err(error);
             }

@@ -35,6 +35,11 @@ impl Direct {
         self.abandoned.store(true, Ordering::Release);
     }
 
+    /// A commit is on the disk: whatever failed before it was made good.
+    pub(crate) fn committed(&self) {
+        self.failed.store(false, Ordering::Release);
+    }
+
     /// Whether a change of it has failed: nobody knows what is on the disk of what was to be written last.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)

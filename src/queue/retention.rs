@@ -58,8 +58,7 @@ impl Writer {
             let Some((first, end)) = self.shared.segments.oldest_sealed() else {
                 // The one that is written to goes too, when nobody who may fill the queue needs it.
                 let end = self.shared.segments.end();
-                if self.shared.positions.is_needed_by_optional_alone(end) && self.shared.segments.open_began().is_some()
-                {
+                if self.shared.positions.is_needed_by_optional_alone(end) && self.shared.segments.is_open() {
                     self.shared.segments.seal()?;
                     continue;
                 }
@@ -178,7 +177,7 @@ impl Writer {
         if self
             .shared
             .segments
-            .open_began()
+            .unsealed_since()
             .is_some_and(|began| now > began + max_age / 4)
         {
             self.shared.segments.seal()?;

@@ -196,7 +196,9 @@ impl OpenSegment {
             }
             Ok(transaction.commit()?)
         };
-        caught(&self.path, || write().map_err(named(&self.path)))
+        caught(&self.path, || write().map_err(named(&self.path)))?;
+        self.file.committed();
+        Ok(())
     }
 
     pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<RawChunk>, SegmentError> {

@@ -232,10 +232,18 @@ impl Segments {
         Some((first, end, began))
     }
 
-    /// When the open segment began, in running time.
-    pub(crate) fn open_began(&self) -> Option<u64> {
+    /// Whether there is a segment that is appended to.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Since when, in running time, there is something that is in no sealed segment.
+    pub(crate) fn unsealed_since(&self) -> Option<u64> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        open.as_ref().map(|open| open.meta.began)
+        open.as_ref().map(|open| open.meta.began).or_else(|| {
+            let listed = self.lock();
+            (!listed.journaled.is_empty()).then_some(listed.newest)
+        })
     }
 
     /// Unlinks the sealed segments that hold nothing at or after `number`, and sets aside those of them that are damaged.
