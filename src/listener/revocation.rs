@@ -41,7 +41,7 @@ impl Revoked {
     }
 
     /// Whether a list names a certificate of this path.
-    pub(super) fn names(&self, path: &VerifiedPath<'_>) -> bool {
+    pub(super) fn names_any_of(&self, path: &VerifiedPath<'_>) -> bool {
         self.has(path.end_entity())
             || path
                 .intermediate_certificates()
@@ -49,7 +49,7 @@ impl Revoked {
     }
 
     /// Whether a list names this certificate.
-    pub(super) fn name(&self, certificate: &CertificateDer<'_>) -> bool {
+    pub(super) fn names(&self, certificate: &CertificateDer<'_>) -> bool {
         EndEntityCert::try_from(certificate).is_ok_and(|certificate| self.has(&certificate))
     }
 

@@ -238,7 +238,7 @@ fn vehicle_verifier(
                             anchor.subject()
                         ));
                     }
-                    if revoked.as_ref().is_some_and(|revoked| revoked.name(der)) {
+                    if revoked.as_ref().is_some_and(|revoked| revoked.names(der)) {
                         findings.warnings.push(format!(
                             "{VEHICLE_CA}: {shown}: the authority {} is named in a list of {VEHICLE_CRL}, and as long as it is here its \
                              vehicles are let in; take it out",

@@ -183,7 +183,7 @@ impl ClientCertVerifier for VehicleVerifier {
         // Where this says no another path is looked for.
         let check = |path: &VerifiedPath<'_>| {
             self.check_anchor(path, now)?;
-            match self.revoked.names(path) {
+            match self.revoked.names_any_of(path) {
                 true => Err(webpki::Error::CertRevoked),
                 false => Ok(()),
             }
