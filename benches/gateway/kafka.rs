@@ -88,6 +88,7 @@ pub(crate) fn run_bare(address: &str) {
         ("enable.gapless.guarantee", "true"),
         ("message.timeout.ms", "0"),
         ("linger.ms", "1"),
+        ("batch.size", "65536"),
         ("queue.buffering.max.messages", "4096"),
         ("queue.buffering.max.kbytes", "32768"),
     ] {
