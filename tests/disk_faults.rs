@@ -3,6 +3,8 @@
 
 #[path = "support/sim_disk.rs"]
 mod sim_disk;
+#[path = "support/sim_queue.rs"]
+mod sim_queue;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -10,57 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use rustix::io::Errno;
 use sim_disk::{Fault, SimDisk, State};
+use sim_queue::{DIR, LARGE, SMALL, open_with, record, settings, store, submit};
 use waystation::queue::storage::Disk;
-use waystation::queue::{Item, Queue, RealDisk, Refusal, Settings, Submitter, WhenFull, Writer};
-use waystation::record::Record;
+use waystation::queue::{Item, Queue, RealDisk, Refusal, Settings, Writer};
 
-const DIR: &str = "/queue";
-const SETTINGS: Settings = Settings {
-    max_bytes: 64 << 20,
-    segment_size: 4 << 20,
-    commit_delay: Duration::ZERO,
-    dead_letter_bytes: 1 << 20,
-    keep_free: 0,
-    when_full: WhenFull::Refuse,
-    max_age: None,
-    duplicate_window: 1 << 20,
-};
-const SMALL: usize = 300;
-/// More than the journal takes.
-const LARGE: usize = 100_000;
-
-fn record(n: u64, payload: usize) -> Item {
-    Item::Record(Record {
-        vin: "5YJ3E1EA7KF000001".into(),
-        record_type: "V".into(),
-        txid: Bytes::from(n.to_string()),
-        received_at: 1_700_000_000_000 + n,
-        client_version: "1".into(),
-        payload: vec![n as u8; payload].into(),
-        origin: None,
-        only: None,
-    })
-}
+const SETTINGS: Settings = settings(64 << 20, 4 << 20);
 
 fn open(disk: &Arc<SimDisk>) -> (Queue, Writer) {
-    let disk: Arc<dyn Disk> = Arc::<SimDisk>::clone(disk);
-    let (queue, writer) = Queue::open_on(&disk, Path::new(DIR), SETTINGS).unwrap();
-    queue.register("a", true);
-    (queue, writer)
-}
-
-/// Hands records in and lets the writer have them, a commit each.
-fn store(submitter: &mut Submitter, writer: &mut Writer, numbers: std::ops::Range<u64>, payload: usize) {
-    for n in numbers {
-        let handed = submitter.submit(record(n, payload)).now_or_never();
-        let ticket = handed.expect("there is room in the line").unwrap();
-        assert!(writer.turn(Instant::now()).unwrap());
-        assert_eq!((submitter.committed(), submitter.refusal()), (ticket + 1, None));
-    }
+    open_with(disk, SETTINGS)
 }
 
 /// A disk as a crash leaves it, once so many records have been stored on it.
@@ -136,7 +98,7 @@ async fn records_behind_skipped_numbers_are_delivered_though_their_segment_had_n
 
     disk.set_capacity(Some(disk.used()));
     let mut other = queue.submitter();
-    other.submit(record(99, LARGE)).now_or_never().unwrap().unwrap();
+    submit(&mut other, 99, LARGE);
     writer.turn(Instant::now()).unwrap();
     assert_eq!(other.refusal(), Some(Refusal::Full));
     assert_eq!(names(&disk.state(), "segments"), ["journal"]);
@@ -167,7 +129,7 @@ async fn what_root_makes_in_a_queue_belongs_to_its_user() {
     queue.register("a", true);
     let mut submitter = queue.submitter();
     for payload in [SMALL, LARGE] {
-        submitter.store(record(0, payload)).await.unwrap();
+        submitter.store(Item::Record(record(0, payload))).await.unwrap();
     }
     tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
     let mut folders = vec![dir.path().to_owned()];
@@ -192,7 +154,7 @@ async fn a_batch_whose_write_fails_is_refused_and_not_left_waiting() {
     store(&mut submitter, &mut writer, 0..3, SMALL);
     for payload in [SMALL, LARGE] {
         let mut submitter = queue.submitter();
-        submitter.submit(record(3, payload)).now_or_never().unwrap().unwrap();
+        submit(&mut submitter, 3, payload);
         disk.set_fault(Some(Fault {
             call: 0,
             errno: Errno::IO.raw_os_error(),

@@ -3,8 +3,10 @@
 
 #[path = "support/sim_disk.rs"]
 mod sim_disk;
+#[path = "support/sim_queue.rs"]
+mod sim_queue;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,61 +14,17 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use rustix::io::Errno;
 use sim_disk::{Fault, SimDisk, State, below, seeded};
+use sim_queue::{LARGE, SMALL, open_with, record, settings, store, submit};
 use tokio::task::unconstrained;
-use waystation::queue::storage::Disk;
-use waystation::queue::{Item, Queue, Refusal, Settings, Submitter, WhenFull, Writer};
-use waystation::record::Record;
+use waystation::queue::{Item, Queue, Refusal, Settings, Submitter, Writer};
 use waystation::record::stored::append_frame;
 
-const DIR: &str = "/queue";
-const SETTINGS: Settings = Settings {
-    max_bytes: 256 << 20,
-    segment_size: 32 << 20,
-    commit_delay: std::time::Duration::ZERO,
-    dead_letter_bytes: 1 << 20,
-    keep_free: 0,
-    when_full: WhenFull::Refuse,
-    max_age: None,
-    duplicate_window: 1 << 20,
-};
-const SMALL: usize = 300;
-/// More than the journal takes, and a row of its own.
-const LARGE: usize = 100_000;
+const SETTINGS: Settings = settings(256 << 20, 32 << 20);
 /// More of these than the tail and what redb keeps in memory hold.
 const MANY: u64 = 80;
 
-fn record(n: u64, payload: usize) -> Record {
-    Record {
-        vin: "5YJ3E1EA7KF000001".into(),
-        record_type: "V".into(),
-        txid: Bytes::from(n.to_string()),
-        received_at: 1_700_000_000_000 + n,
-        client_version: "1".into(),
-        payload: vec![n as u8; payload].into(),
-        origin: None,
-        only: None,
-    }
-}
-
 fn open(disk: &Arc<SimDisk>) -> (Queue, Writer) {
-    let disk: Arc<dyn Disk> = Arc::<SimDisk>::clone(disk);
-    let (queue, writer) = Queue::open_on(&disk, Path::new(DIR), SETTINGS).unwrap();
-    queue.register("a", true);
-    (queue, writer)
-}
-
-fn submit(submitter: &mut Submitter, n: u64, payload: usize) -> u64 {
-    let handed = unconstrained(submitter.submit(Item::Record(record(n, payload)))).now_or_never();
-    handed.expect("there is room in the line").unwrap()
-}
-
-/// Hands records in and lets the writer have them, a commit each.
-fn store(submitter: &mut Submitter, writer: &mut Writer, numbers: std::ops::Range<u64>, payload: usize) {
-    for n in numbers {
-        let ticket = submit(submitter, n, payload);
-        assert!(writer.turn(Instant::now()).unwrap());
-        assert_eq!((submitter.committed(), submitter.refusal()), (ticket + 1, None));
-    }
+    open_with(disk, SETTINGS)
 }
 
 /// What a destination gets from its place on. What fails is tried again, as the forwarder does, and the writer turns

@@ -134,16 +134,15 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
         &mut warnings,
     );
     let identity = identities::read(&root.table("identity"));
-    let admin = admin(
+    let (admin, signal_vins) = admin(
         root.table("admin"),
         listener.as_ref().map(|listener| listener.bind),
         &mut warnings,
     );
     let taken = [
         ("listener.bind", listener.as_ref().map(|listener| listener.bind)),
-        ("admin.bind", admin.0.flatten()),
+        ("admin.bind", admin.flatten()),
     ];
-    let (admin, signal_vins) = admin;
     destinations::ports_apart(&section, destinations.as_deref().unwrap_or_default(), &taken);
     let log_level = log_level(root.table("log"));
     let shutdown_grace = match root.field("shutdown_grace") {

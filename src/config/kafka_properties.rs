@@ -85,7 +85,7 @@ const KEYED_PARTITIONERS: [&str; 6] = [
 ];
 
 /// What librdkafka is built with here.
-const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+pub(crate) const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 /// Properties that name a file or directory.
 pub(crate) const PATHS: [&str; 5] = [

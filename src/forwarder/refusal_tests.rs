@@ -207,13 +207,17 @@ impl Running {
         }
     }
 
-    async fn passed(&self, number: u64) {
-        let passed = async {
-            while self.queue.cursor("home") < number {
+    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+        let looking = async {
+            while !is_so(self) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), passed).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap();
+    }
+
+    async fn passed(&self, number: u64) {
+        self.until(|running| running.queue.cursor("home") >= number).await;
     }
 
     fn refused(&self) -> u64 {
@@ -327,9 +331,8 @@ async fn a_stop_does_not_wait_for_the_end_of_a_wait() {
         };
         let running = Running::new(30, picky).await;
         // Until the next wait takes longer than a stop may.
-        while running.refused() < if doubts { 3 } else { WINDOW as u64 + 2 } {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let enough = if doubts { 3 } else { WINDOW as u64 + 2 };
+        running.until(|running| running.refused() >= enough).await;
         running.stop.cancel();
         let stopped = tokio::time::timeout(Duration::from_millis(450), running.pump).await;
         assert!(stopped.is_ok(), "doubts: {doubts}");

@@ -94,8 +94,8 @@ pub(super) fn authorities(config: &Config, findings: &mut Findings) {
     ));
 }
 
-/// Whether the service's user can read what this user can, and write its queue and what destinations make. Only root can tell, and needs not be told
-/// of itself.
+/// Whether the service's user can read what this user can, and write its queue and what destinations make. Only root can
+/// tell, and needs not be told of itself.
 pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
     if !rustix::process::geteuid().is_root() {
         return;

@@ -121,7 +121,7 @@ fn is_mechanism(name: &str) -> bool {
 /// What stands in place of one that the gateway does not have: SASL needs one, so that it cannot be left out.
 fn mechanism_instead(value: &str) -> String {
     match value.to_ascii_uppercase() {
-        upper if ["PLAIN", "SCRAM-SHA-256", ANY_MECHANISM].contains(&&*upper) => upper,
+        upper if kafka_properties::MECHANISMS.contains(&&*upper) => upper,
         _ => ANY_MECHANISM.to_owned(),
     }
 }

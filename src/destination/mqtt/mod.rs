@@ -2,12 +2,14 @@
 //! the configured quality of service.
 //!
 //! `session` has all that is the same in both versions; it sees a client crate through `link`, which `v3` and `v5` fill
-//! in. `ending` says how a connection ends, `messages` what a record becomes, `tls` whom a connection trusts.
+//! in. `ending` says how a connection ends, `messages` what a record becomes, `status` that the gateway is there, `tls` whom
+//! a connection trusts.
 
 mod ending;
 mod link;
 mod messages;
 mod session;
+mod status;
 mod tls;
 mod v3;
 mod v5;

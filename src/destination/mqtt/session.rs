@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ending::{End, drive};
-use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Message, OFFLINE, Settings, Unanswered};
+use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Ended, Message, OFFLINE, Settings, Unanswered};
 use super::{messages, tls, v3, v5};
 use crate::config::{self, MqttProtocol};
 use crate::destination::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
@@ -79,23 +79,13 @@ impl Mqtt {
         let window = config.max_inflight.min(opened.receive_max.unwrap_or(u16::MAX));
         let max_packet = u64::from(opened.max_packet.unwrap_or(u32::MAX));
         let max_packet = max_packet.min(config.max_packet_size.unwrap_or(u64::MAX));
+        let idle = Publishing::new(&self.name, config.clone(), opened.client, events, end);
         let mut session = Publishing {
-            name: self.name.clone(),
-            config: config.clone(),
             status_topic: self.settings.status_topic.clone(),
             status_refused: Arc::clone(&self.status_refused),
-            client: opened.client,
-            _events: events,
-            end: End::new(end),
             window: usize::from(window.max(1)),
             max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
-            unsent: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            bytes: 0,
-            refused: None,
-            heard_at: Instant::now(),
-            overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
-            broken: None,
+            ..idle
         };
         session.announce(ONLINE).await?;
         Ok(session)
@@ -118,14 +108,14 @@ impl Destination for Mqtt {
     }
 }
 
-struct Publishing {
-    name: String,
+pub(super) struct Publishing {
+    pub(super) name: String,
     config: config::Mqtt,
-    status_topic: Option<String>,
-    status_refused: Arc<AtomicBool>,
-    client: Box<dyn Client>,
+    pub(super) status_topic: Option<String>,
+    pub(super) status_refused: Arc<AtomicBool>,
+    pub(super) client: Box<dyn Client>,
     _events: AbortOnDropHandle<()>,
-    end: End,
+    pub(super) end: End,
     window: usize,
     max_packet: usize,
     /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
@@ -242,6 +232,34 @@ impl Session for Publishing {
 }
 
 impl Publishing {
+    /// With nothing in flight, no status, and no limit but the configuration's.
+    fn new(
+        name: &str,
+        config: config::Mqtt,
+        client: Box<dyn Client>,
+        events: AbortOnDropHandle<()>,
+        end: oneshot::Receiver<Ended>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            window: usize::from(config.max_inflight),
+            config,
+            status_topic: None,
+            status_refused: Arc::default(),
+            client,
+            _events: events,
+            end: End::new(end),
+            max_packet: usize::MAX,
+            unsent: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            bytes: 0,
+            refused: None,
+            heard_at: Instant::now(),
+            overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
+            broken: None,
+        }
+    }
+
     /// What the broker answers, or why it answers no more. Cancel-safe.
     async fn listen(&mut self) -> Result<News, SessionError> {
         if self.broken.is_some() {
@@ -328,47 +346,6 @@ impl Publishing {
                 let number = broken.as_ref().map(|(number, _)| *number);
                 self.end.wait().await.means(number)
             }
-        }
-    }
-
-    /// Says on the status topic whether the gateway is there. A broker that does not take it from this client is no
-    /// reason to keep records from it.
-    async fn announce(&mut self, word: &str) -> Result<(), SessionError> {
-        let Some(topic) = self.status_topic.clone() else {
-            return Ok(());
-        };
-        if self.status_refused.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let failed = |reason| {
-            SessionError(format!(
-                "while publishing to {topic}, which status = false ends: {reason}"
-            ))
-        };
-        let message = Message {
-            topic: topic.clone(),
-            payload: word.as_bytes().to_vec(),
-            retain: true,
-            properties: Vec::new(),
-        };
-        let answer = match self.client.publish(message).map_err(failed)? {
-            Some(acknowledged) => tokio::select! {
-                biased;
-                answer = acknowledged => answer,
-                ended = self.end.wait() => return Err(failed(ended.reason())),
-            },
-            None => Err(Unanswered::Ended),
-        };
-        match answer {
-            Ok(Outcome::Delivered) => Ok(()),
-            Ok(Outcome::Refused(reason) | Outcome::Doubted(reason) | Outcome::Failed(reason)) => {
-                self.status_refused.store(true, Ordering::Relaxed);
-                tracing::warn!(destination = %self.name, topic,
-                    "the broker does not take the gateway's status, records go on: {reason}, or set status = false");
-                Ok(())
-            }
-            Err(Unanswered::Ended) => Err(failed(self.end.wait().await.reason())),
-            Err(Unanswered::Failed(reason)) => Err(failed(reason)),
         }
     }
 

@@ -8,7 +8,6 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::super::link::Ended;
 use super::*;
 use crate::config::DestinationKind;
 use crate::record::Record;
@@ -81,23 +80,10 @@ fn session(client: impl Client + 'static, layout: &str, end: oneshot::Receiver<E
     let DestinationKind::Mqtt(config) = &config.destinations[0].kind else {
         panic!("{config:?}")
     };
+    let events = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
     Publishing {
-        name: "home".to_owned(),
-        config: config.clone(),
-        status_topic: None,
-        status_refused: Arc::default(),
-        client: Box::new(client),
-        _events: AbortOnDropHandle::new(tokio::spawn(std::future::pending())),
-        end: End::new(end),
         window: 10,
-        max_packet: usize::MAX,
-        unsent: VecDeque::new(),
-        in_flight: VecDeque::new(),
-        bytes: 0,
-        refused: None,
-        heard_at: Instant::now(),
-        overdue: Box::pin(tokio::time::sleep(UNANSWERED)),
-        broken: None,
+        ..Publishing::new("home", config.clone(), Box::new(client), events, end)
     }
 }
 
