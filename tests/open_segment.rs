@@ -7,7 +7,7 @@ mod sim_disk;
 mod sim_queue;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -472,4 +472,49 @@ async fn what_was_refused_does_not_stand_in_the_place_of_what_was_acknowledged_a
     assert!(calls > 20, "{calls}");
     let delivered = acknowledged_after_a_refusal(None).await.unwrap();
     assert!(delivered.contains(&MANY), "{delivered:?}");
+}
+
+/// The power goes while the journal is put into a segment that has pages which cannot be read.
+#[tokio::test]
+async fn what_was_in_the_journal_is_delivered_after_a_power_cut_over_a_damaged_segment() {
+    const BEFORE: u64 = 3;
+    const IN_JOURNAL: std::ops::Range<u64> = BEFORE..BEFORE + 9;
+    let (mut cuts, mut put_together) = (0, 0);
+    for seed in 0..8 {
+        let mut rng = seeded(seed);
+        let disk = SimDisk::new(State::default());
+        let (queue, mut writer) = open(&disk);
+        let mut submitter = queue.submitter();
+        store(&mut submitter, &mut writer, 0..BEFORE, LARGE);
+        store(&mut submitter, &mut writer, IN_JOURNAL, SMALL);
+        let [path] = segments(&disk.state()).try_into().unwrap();
+        let pages = disk.state().content(&path).len() as u64 / 4096;
+        disk.suffer(|state| {
+            for _ in 0..4 {
+                state.make_page_unreadable(&path, below(&mut rng, pages as usize) as u64);
+            }
+        });
+        let images = Arc::new(Mutex::new(Vec::new()));
+        disk.observe({
+            let images = Arc::clone(&images);
+            move |state| images.lock().unwrap().push(state.cut(&mut rng))
+        });
+        submit(&mut submitter, IN_JOURNAL.end, LARGE);
+        assert!(writer.turn(Instant::now()).unwrap());
+        let images = std::mem::take(&mut *images.lock().unwrap());
+        for image in images {
+            let disk = SimDisk::new(image);
+            let (queue, mut writer) = open(&disk);
+            let got = read(&queue, &mut writer, "a").await;
+            let missing: Vec<_> = IN_JOURNAL.filter(|n| !got.contains(n)).collect();
+            assert!(missing.is_empty(), "seed {seed}: {missing:?} are missing in {got:?}");
+            assert!(got.is_sorted(), "{got:?}");
+            cuts += 1;
+            put_together += usize::from(disk.state().files().iter().any(|path| {
+                let name = path.to_string_lossy();
+                name.contains("quarantine/segments.0") && !name.ends_with(".txt")
+            }));
+        }
+    }
+    assert!(cuts >= 50 && put_together >= 5, "{put_together} of {cuts}");
 }

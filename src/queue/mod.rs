@@ -30,6 +30,7 @@ mod reader;
 mod real_disk;
 mod recovery;
 mod release;
+mod replay;
 mod retention;
 mod retreat;
 mod retry;

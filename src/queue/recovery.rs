@@ -13,13 +13,10 @@ use super::misplaced;
 use super::quarantine::Quarantine;
 use super::salvage::Salvage;
 use super::sealed::{ATTEMPTS, Damaged};
-use super::segment::{self, Chunk, OpenSegment, SealedSegment, SegmentError};
+use super::segment::{self, SealedSegment, SegmentError};
 use super::segments::{Segments, SegmentsError};
-use super::storage::{self, Disk, DiskFile, failed};
+use super::storage::{self, Disk, failed};
 use crate::record::stored::QueueId;
-
-/// Bytes of a journal that are copied at once.
-const COPIED: usize = 256 << 10;
 
 impl Segments {
     /// Takes stock of a directory: settles the segment that was open when the last process ended, sets aside what is
@@ -137,112 +134,8 @@ impl Segments {
             let found = found.iter().map(|(first, path)| (*first, path.as_path()));
             listed.kept.extend(quarantine.announced(found));
         }
-        this.recover_journal(journal, empty)?;
+        this.replay(journal, empty)?;
         Ok((this, queue))
-    }
-
-    /// What is in the journal and in no segment becomes a segment of its own.
-    fn recover_journal(&self, found: journal::Found, empty: Option<Meta>) -> Result<(), SegmentsError> {
-        let (disk, path) = (&*self.disk, self.dir.join(journal::NAME));
-        let set_aside = |reason: &str| self.quarantine.take_away(&path, reason, Some((self.end(), None)));
-        if let Some(error) = found.error {
-            return Ok(set_aside(&error.to_string())?);
-        }
-        let Some(file) = found.file else { return Ok(()) };
-        let Some(queue) = self.queue.get() else {
-            return Ok(set_aside("nothing says whose journal this is")?);
-        };
-        if let Some(other) = found.queue.filter(|other| other != queue) {
-            let reason = format!("belongs to queue {other}");
-            return Ok(self.quarantine.take_away(&path, &reason, None)?);
-        }
-        let hidden = self.hidden(&found.records);
-        let found = found.records.beyond(self.end());
-        let put_away = || match hidden {
-            None if found.is_partly_read() => set_aside("not all of the journal can be read"),
-            None => storage::remove(disk, &path),
-            Some((lacks, last)) => {
-                let reason = format!("a damaged segment has record {last} and lacks {lacks}, which is in here");
-                self.quarantine.take_away(&path, &reason, Some((lacks, Some(last + 1))))
-            }
-        };
-        let (Some(first), Some(end)) = (found.first(), found.end()) else {
-            return Ok(put_away()?);
-        };
-        let first = first.max(self.end());
-        // Numbers that it lacks are lost, unless they were passed over.
-        let passed_over = empty.filter(|meta| meta.first == first);
-        let meta = Meta {
-            queue: *queue,
-            first,
-            follows: passed_over.map_or(first, |meta| meta.follows),
-            began: meta::BEGAN_UNKNOWN,
-        };
-        match self.copy(&found, &*file, meta, end) {
-            Ok(used) => {
-                let mut listed = self.lock();
-                listed.segments.insert(first, used);
-                listed.end = end;
-                drop(listed);
-                tracing::info!(
-                    from = first,
-                    to = end - 1,
-                    "records of the journal are in a segment now"
-                );
-                put_away()?;
-            }
-            // As it is it can be read too, and that takes no space.
-            Err(error) if error.is_no_space() => {
-                let segment = self.path(first);
-                storage::rename(disk, &path, &segment)?;
-                let used = storage::used(disk, &segment)?;
-                let mut listed = self.lock();
-                listed.segments.insert(first, used);
-                listed.end = end;
-                drop(listed);
-                let damaged = Damaged {
-                    salvage: found,
-                    meta: Some(meta),
-                };
-                self.go_on_with(first, end, damaged, &format!("it was the journal: {error}"));
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// A number of the journal that the newest segment lacks, though it has later ones: damage. And its last one.
-    fn hidden(&self, journal: &Salvage) -> Option<(u64, u64)> {
-        let listed = self.lock();
-        let (first, damaged) = listed.damaged.last_key_value()?;
-        let missing = damaged.salvage.missing(*first, listed.end);
-        let lacks = missing.into_iter().find_map(|numbers| journal.first_of(numbers))?;
-        Some((lacks, listed.end.saturating_sub(1)))
-    }
-
-    /// Makes a segment of what is intact in a journal. Returns the bytes that it takes.
-    fn copy(&self, found: &Salvage, file: &dyn DiskFile, meta: Meta, end: u64) -> Result<u64, SegmentsError> {
-        let path = self.dir.join(journal::NAME);
-        let temporary = path.with_extension("tmp");
-        let made = OpenSegment::begin(&*self.disk, &temporary, meta)?;
-        let mut at = meta.first;
-        let mut write = || -> Result<(), SegmentsError> {
-            while at < end {
-                let chunks = found.read(file, at, COPIED).map_err(failed("read", &path))?;
-                let chunks: Vec<_> = chunks.into_iter().map(|raw| Chunk::from(raw).starting_at(at)).collect();
-                at = chunks.last().map_or(end, |last| last.end);
-                made.append(&chunks)?;
-            }
-            Ok(())
-        };
-        if let Err(error) = write() {
-            made.undo(&*self.disk);
-            return Err(error);
-        }
-        made.seal(&*self.disk, end)?;
-        let used = storage::used(&*self.disk, &temporary)?;
-        storage::rename(&*self.disk, &temporary, &self.path(meta.first))?;
-        Ok(used)
     }
 
     /// Looks for what is intact in the newest segment, if it cannot be settled or lacks what was committed. Returns one

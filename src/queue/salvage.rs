@@ -56,7 +56,7 @@ impl Salvage {
     /// error that says nothing about the file is one here.
     pub(crate) fn find(file: &dyn DiskFile, queue: QueueId, numbers: Range<u64>) -> io::Result<Self> {
         let mut found = Self::default();
-        let mut source = Source { file, left: UNREADABLE };
+        let mut source = Source::new(file);
         let length = source.length()?;
         // The first byte of the buffer is at `base` in the file.
         let (mut buffer, mut base) = (Vec::new(), 0);
@@ -74,10 +74,14 @@ impl Salvage {
             let mut at = 0;
             while let Some(frame) = next_intact(&buffer, at..safe, queue, &numbers) {
                 at = frame.bytes.end;
-                found.add(frame.number, base + frame.bytes.start as u64..base + at as u64);
+                let bytes = base + frame.bytes.start as u64..base + at as u64;
+                // Of zeros for what cannot be read a frame may be made that had zeros there.
+                if source.has_read(&bytes) {
+                    found.add(frame.number, bytes);
+                }
             }
             if at_end {
-                found.partly = source.left < UNREADABLE;
+                found.partly = !source.unread.is_empty();
                 return Ok(found);
             }
             let done = at.max(safe);
@@ -189,33 +193,48 @@ impl Salvage {
 /// The beginning of a file, with zeros where it cannot be read.
 pub(super) fn read_readable(file: &dyn DiskFile, at_most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.length()?.min(at_most) as usize];
-    let mut source = Source { file, left: UNREADABLE };
-    source.read(&mut bytes, 0)?;
+    Source::new(file).read(&mut bytes, 0)?;
     Ok(bytes)
 }
 
 /// A file of which parts may be unreadable.
 struct Source<'a> {
     file: &'a dyn DiskFile,
-    /// Sectors that may still fail.
-    left: usize,
+    /// What could not be read, and was not tried.
+    unread: Vec<Range<u64>>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(file: &'a dyn DiskFile) -> Self {
+        Self {
+            file,
+            unread: Vec::new(),
+        }
+    }
+
+    fn has_read(&self, bytes: &Range<u64>) -> bool {
+        let unread = |part: &Range<u64>| part.start < bytes.end && bytes.start < part.end;
+        !self.unread.iter().any(unread)
+    }
+
     fn length(&self) -> io::Result<u64> {
         self.file.length()
     }
 
     /// Reads what can be read; the rest stays zeros.
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.left == 0 || buffer.is_empty() {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        if self.unread.len() >= UNREADABLE {
+            self.unread.push(offset..offset + buffer.len() as u64);
             return Ok(());
         }
         match self.file.read_at(buffer, offset) {
             Ok(()) => Ok(()),
             Err(error) if may_pass(&error) => Err(error),
             Err(_) if buffer.len() <= SECTOR => {
-                self.left -= 1;
+                self.unread.push(offset..offset + buffer.len() as u64);
                 buffer.fill(0);
                 Ok(())
             }
@@ -375,6 +394,18 @@ mod tests {
         let expected: Vec<_> = (0..2000).filter(readable).collect();
         assert!(expected.len() > 1980 && expected.len() < 2000);
         assert_eq!(numbers(&file, &salvage, 0), expected);
+    }
+
+    #[test]
+    fn zeros_in_a_record_are_not_there_when_they_cannot_be_read() {
+        let mut file = Bytes::default();
+        for number in [1, 0, 2] {
+            file.append(number, 20_000);
+        }
+        // In the middle of record 0, whose payload is of zeros.
+        file.unreadable = [7].into();
+        let salvage = Salvage::find(&file, QUEUE, 0..3).unwrap();
+        assert_eq!(numbers(&file, &salvage, 0), [1, 2]);
     }
 
     #[test]
