@@ -124,7 +124,14 @@ impl Session for Lines {
     }
 
     fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
+        Box::pin(async move {
+            // The next session looks at how the file ends.
+            if let Some(writing) = self.writing
+                && let Err(error) = writing.await
+            {
+                tracing::warn!(%error, "a write to a log file did not end in order");
+            }
+        })
     }
 }
 

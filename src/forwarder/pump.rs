@@ -3,9 +3,9 @@
 //!
 //! While its rules hold it, by a pause or a schedule, no session is open.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
@@ -21,8 +21,6 @@ use crate::destination::Destination;
 use crate::queue::{DeadLetter, Item, Queue};
 use crate::record::epoch_ms;
 use crate::record::legible::legible;
-
-const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// One destination's pump.
 pub struct Pump {
@@ -68,36 +66,22 @@ impl Pump {
     }
 
     /// Runs until `stop`, then settles what is in flight until `abort`.
-    ///
-    /// A panic, of a client library for instance, ends the session like any error and nothing else.
     pub async fn run(self, stop: CancellationToken, abort: CancellationToken) {
+        let (stop, abort) = (&stop, &abort);
         let mut course = Course::new();
-        while let Err(panic) = AssertUnwindSafe(self.sessions(&mut course, &stop, &abort))
-            .catch_unwind()
-            .await
-        {
-            let text = panic.downcast_ref::<&str>().copied();
-            let reason = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or(text)
-                .unwrap_or("no message");
-            tracing::error!(destination = %self.name, reason, "the forwarder panicked and begins again at its cursor");
-            if stop.is_cancelled() {
-                return;
-            }
-            tokio::time::sleep(AFTER_PANIC).await;
-        }
-    }
-
-    async fn sessions(&self, course: &mut Course, stop: &CancellationToken, abort: &CancellationToken) {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.held() => {}
             }
-            let next = match self.session(stop, abort, course).await {
+            // A panic, of a client library for instance, ends the session like any error and nothing else.
+            let session = AssertUnwindSafe(self.session(stop, abort, &mut course)).catch_unwind();
+            let end = session.await.unwrap_or_else(|panic| {
+                self.status.in_flight(0);
+                End::Lost(format!("the forwarder panicked: {}", message_of(&*panic)))
+            });
+            let next = match end {
                 End::Stopped => return,
                 End::Again => course.waits_until(),
                 End::Lost(reason) => {
@@ -226,6 +210,11 @@ impl Pump {
         stored.map_err(|refusal| End::Lost(format!("a dead letter cannot be stored: {refusal}")))?;
         Ok(Some(queued.record.vin))
     }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 /// Waits for other rules.

@@ -338,3 +338,28 @@ async fn a_stop_does_not_wait_for_the_end_of_a_wait() {
         assert!(stopped.is_ok(), "doubts: {doubts}");
     }
 }
+
+fn broken(_: u64) -> bool {
+    panic!("out of order")
+}
+
+#[tokio::test]
+async fn a_panic_is_an_outage_that_is_told() {
+    let picky = Picky {
+        rejects: broken,
+        ..Picky::new(none)
+    };
+    let running = Running::new(3, picky).await;
+    running.until(|running| running.status.snapshot().failures > 1).await;
+    let status = running.status.snapshot();
+    assert_eq!(
+        (status.connected, status.in_flight, running.queue.cursor("home")),
+        (false, 0, 0)
+    );
+    assert_eq!(
+        status.last_error.as_deref(),
+        Some("the forwarder panicked: out of order")
+    );
+    running.stop.cancel();
+    running.pump.await.unwrap();
+}
