@@ -186,3 +186,15 @@ fn a_type_that_goes_nowhere_is_a_warning() {
     let all = with("V = \"depot\"\nalerts = \"depot\"\nerrors = \"depot\"").warnings;
     assert_eq!(all, Vec::<String>::new());
 }
+
+#[test]
+fn what_is_no_list_is_one_mistake() {
+    assert_eq!(
+        mistake("vins = { allow = 5 }"),
+        "11: destinations.depot.vins.allow: 5 is not a string or an array of strings"
+    );
+    let error = parse(&text("").replace("= \"depot\"\n", "= 5\n"), Path::new("config.toml"))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error.matches("is not a string or an array").count(), 1, "{error}");
+}

@@ -180,7 +180,7 @@ fn vins(table: &Table<'_>, base: Base<'_>) -> Option<VinFilter> {
     };
     let nobody = allow
         .as_ref()
-        .filter(|field| allow_file.is_none() && field.strings().is_empty());
+        .filter(|field| allow_file.is_none() && field.is_empty_list());
     if let Some(field) = nobody {
         field.mistake("names no VIN, so that nothing would ever be sent; name some, or write pause = true");
     }

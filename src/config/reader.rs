@@ -350,6 +350,10 @@ impl<'d> Field<'d> {
             .collect()
     }
 
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(elements) if elements.is_empty())
+    }
+
     /// Every value at and under this one, as text, by its dotted name: `a.b = 1` and `"a.b" = 1` mean the same.
     pub(super) fn flattened(&self) -> Vec<(String, String, Field<'d>)> {
         let mut found = Vec::new();

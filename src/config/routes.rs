@@ -32,7 +32,9 @@ pub(super) fn read(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec
             warnings.push(format!("records.{record_type}: vehicles name this record type {usual}"));
         }
         let mut destinations = BTreeSet::new();
-        for (name, element) in field.strings() {
+        let named = field.strings();
+        let is_nowhere = named.is_empty();
+        for (name, element) in named {
             used.insert(name);
             if names.contains(name) {
                 destinations.insert(name.to_owned());
@@ -45,7 +47,7 @@ pub(super) fn read(table: &Table<'_>, names: &BTreeSet<&str>, warnings: &mut Vec
             };
             element.refuse(format_args!("is not a destination; {hint}"));
         }
-        if field.strings().is_empty() {
+        if is_nowhere {
             warnings.push(format!("records.{record_type}: goes to no destination: {NOT_KEPT}"));
         }
         match record_type {

@@ -78,8 +78,8 @@ fn mix(text: &str) -> Result<Mix, String> {
     let parts: [u32; 3] = parts
         .try_into()
         .map_err(|_| "three numbers are needed, such as 90,5,5".to_owned())?;
-    match parts.iter().sum::<u32>() {
-        0 => Err("one of the three numbers has to be above 0".to_owned()),
+    match parts {
+        [0, 0, 0] => Err("one of the three numbers has to be above 0".to_owned()),
         _ => Ok(Mix(parts)),
     }
 }
@@ -273,5 +273,6 @@ mod tests {
     fn mixes_are_read_or_explained() {
         assert_eq!(mix("1, 2,3"), Ok(Mix([1, 2, 3])));
         assert!(mix("0,0,0").is_err() && mix("1,2").is_err() && mix("a,b,c").is_err());
+        assert_eq!(mix("4294967295,1,0"), Ok(Mix([u32::MAX, 1, 0])));
     }
 }

@@ -200,10 +200,11 @@ impl Drive {
                 return socket.close(None).await;
             }
             let may_send = self.finished.is_none() && self.unacknowledged.len() < self.plan.window;
-            let wake = match (next, self.finished) {
-                (_, Some(at)) => at + self.plan.linger,
-                (Some(next), None) => next,
-                (None, None) => Instant::now(),
+            let over = self.plan.duration.map(|duration| self.started + duration);
+            let wake = match (next, self.finished, over) {
+                (_, Some(at), _) => Some(at + self.plan.linger),
+                (Some(next), None, _) if may_send => Some(next),
+                (_, None, over) => over,
             };
             tokio::select! {
                 biased;
@@ -214,7 +215,7 @@ impl Drive {
                     Some(Err(error)) => return Err(error),
                 },
                 () = stop.cancelled(), if self.finished.is_none() => {}
-                () = tokio::time::sleep_until(wake.into()), if may_send || self.finished.is_some() => {
+                () = tokio::time::sleep_until(wake.unwrap_or(self.started).into()), if wake.is_some() => {
                     if may_send {
                         let message = self.make();
                         socket.send(Message::Binary(message)).await?;
