@@ -78,6 +78,9 @@ fn a_search_of_the_files_finds_nothing_afterwards_and_the_rest_is_as_it_was() {
     fs::write(dir.join("quarantine/folder.1/notes"), format!("about {VIN}")).unwrap();
     // What stayed beside the others, for want of space for the quarantine.
     fs::write(dir.join("dead-letters/notes.aside.1"), format!("about {VIN}")).unwrap();
+    // To open a pipe would be to wait for whoever writes to it.
+    let pipe = dir.join("pipe.aside.1");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fs::create_dir_all(dir.join("quarantine.aside.2")).unwrap();
     fs::write(dir.join("quarantine.aside.2/notes"), format!("about {VIN}")).unwrap();
     assert!(

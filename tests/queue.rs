@@ -527,3 +527,18 @@ async fn a_dead_letter_before_any_record_is_there_after_a_crash() {
     assert_eq!(found, [(7, "no record".to_owned())]);
     close(writer).await;
 }
+
+/// As when something else keeps a gateway from starting.
+#[tokio::test]
+async fn a_writer_that_is_dropped_has_ended_and_left_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    let mut submitter = queue.submitter();
+    fill(&mut submitter, "A", 0..3, 100).await;
+    assert!(Queue::in_use(dir.path()).unwrap());
+    drop(writer);
+    assert!(!Queue::in_use(dir.path()).unwrap());
+    let late = submitter.submit(Item::Record(record("A", 3, 100))).await;
+    assert_eq!(late, Err(Refusal::Stopped));
+    assert!(!dir.path().join("segments/journal").exists(), "it has put it away");
+}

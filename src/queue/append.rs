@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::sync::PoisonError;
 
-use super::chunks::cut;
+use super::chunks::{cut, up_to};
 use super::journal::{Journal, SMALL};
 use super::meta::Meta;
-use super::segment::{Chunk, OpenSegment, RawChunk, SegmentError, frame_ends};
+use super::segment::{Chunk, OpenSegment, SegmentError, frame_ends};
 use super::segments::{Read, Segments, SegmentsError};
 use super::storage;
 use crate::record::stored::QueueId;
@@ -242,18 +242,8 @@ impl Segments {
             if listed.journaled.is_empty() || from < listed.stored() {
                 return None;
             }
-            let mut total = 0;
             let wanted = listed.journaled.iter().filter(|chunk| chunk.end > from);
-            let wanted = wanted.take_while(|chunk| {
-                let first = total == 0;
-                total += chunk.bytes.len();
-                first || total <= max_bytes
-            });
-            let raw = wanted.map(|chunk| RawChunk {
-                first: chunk.first,
-                bytes: chunk.bytes.clone(),
-            });
-            raw.collect::<Vec<_>>()
+            up_to(wanted, max_bytes).collect::<Vec<_>>()
         };
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let meta = open.as_ref().map(|open| open.meta).or(self.lock().abandoned);

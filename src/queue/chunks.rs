@@ -1,11 +1,11 @@
-//! How a batch is cut into rows.
+//! How a batch is cut into rows, and as many of them are read as are asked for.
 //!
 //! Invariant: every frame is in one chunk, in order, and a chunk leaves little of the page empty that redb gives it: pages
 //! are powers of two, and what is empty is written to the disk all the same.
 
 use bytes::Bytes;
 
-use super::segment::{CHUNK_BYTES, Chunk};
+use super::segment::{CHUNK_BYTES, Chunk, RawChunk};
 
 /// Below this a row shares its page with others.
 const SMALLEST_PAGE: usize = 4_096;
@@ -29,6 +29,20 @@ pub(super) fn cut(first: u64, frames: Bytes, ends: &[usize]) -> Vec<Chunk> {
         (from, done) = (end, done + fit);
     }
     chunks
+}
+
+/// As they are read: up to so many bytes of them, but one at least.
+pub(super) fn up_to<'a>(chunks: impl Iterator<Item = &'a Chunk>, max_bytes: usize) -> impl Iterator<Item = RawChunk> {
+    let mut total = 0;
+    let wanted = chunks.take_while(move |chunk| {
+        let is_first = total == 0;
+        total += chunk.bytes.len();
+        is_first || total <= max_bytes
+    });
+    wanted.map(|chunk| RawChunk {
+        first: chunk.first,
+        bytes: chunk.bytes.clone(),
+    })
 }
 
 /// How long a chunk may be when so much is left: what fills a page, and leaves the rest for smaller ones.

@@ -118,6 +118,7 @@ impl DeadLetters {
             };
             append_message(&mut bytes, self.queue, number, &message);
         }
+        bytes.shrink_to_fit();
         self.drop_oldest(bytes.len() as u64)?;
         let end = first + letters.len() as u64;
         let chunk = Chunk {

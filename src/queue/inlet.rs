@@ -52,6 +52,9 @@ pub enum Refusal {
     Stopped,
 }
 
+const FULL: u8 = 1;
+const STOPPED: u8 = 2;
+
 /// How far one sender's submissions have come.
 #[derive(Debug, Default)]
 struct Progress {
@@ -65,7 +68,7 @@ impl Progress {
     fn refusal(&self) -> Option<Refusal> {
         match self.refused.load(Ordering::Acquire) {
             0 => None,
-            1 => Some(Refusal::Full),
+            FULL => Some(Refusal::Full),
             _ => Some(Refusal::Stopped),
         }
     }
@@ -229,7 +232,7 @@ impl Inlet {
             waiting.orders.clear();
             std::mem::take(&mut waiting.line)
         };
-        self.refuse(rest.into(), Refusal::Stopped);
+        drop(rest);
     }
 
     /// Releases the acks of a batch that is on the disk: one wake-up for each sender in it.
@@ -242,14 +245,10 @@ impl Inlet {
         });
     }
 
-    /// Tells the senders of a batch that it is not stored.
-    pub(crate) fn refuse(&self, batch: Vec<Submission>, reason: Refusal) {
-        let code = match reason {
-            Refusal::Full => 1,
-            Refusal::Stopped => 2,
-        };
+    /// Tells the senders of a batch that there is no room for it.
+    pub(crate) fn refuse(&self, batch: Vec<Submission>) {
         self.settle(batch, |submission| {
-            submission.progress.refused.store(code, Ordering::Release)
+            submission.progress.refused.store(FULL, Ordering::Release)
         });
     }
 
@@ -281,6 +280,17 @@ impl Submission {
     /// Whether an earlier submission of the same sender was refused; then this one must not be stored either.
     pub(crate) fn is_void(&self) -> bool {
         self.progress.refusal().is_some()
+    }
+}
+
+impl Drop for Submission {
+    /// One that nobody has decided on, for an error or a panic of the writer, is not stored.
+    fn drop(&mut self) {
+        let is_stored = self.progress.committed.load(Ordering::Relaxed) > self.ticket;
+        if !is_stored && !self.is_void() {
+            self.progress.refused.store(STOPPED, Ordering::Release);
+            self.progress.changed.notify_one();
+        }
     }
 }
 

@@ -139,7 +139,6 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Counts {
     records: AtomicU64,
-    bytes: AtomicU64,
     commits: AtomicU64,
     refused: AtomicU64,
     lost: AtomicU64,
@@ -147,9 +146,8 @@ struct Counts {
 }
 
 impl Counts {
-    fn committed(&self, records: u64, bytes: u64) {
+    fn committed(&self, records: u64) {
         self.records.fetch_add(records, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -186,9 +184,10 @@ impl Shared {
 #[derive(Clone)]
 pub struct Queue(Arc<Shared>);
 
-/// The running writer thread; it holds the directory's lock.
+/// The running writer thread, with the directory's lock. Dropped, it ends the thread too.
 pub struct WriterThread {
-    thread: JoinHandle<Result<(), WriterError>>,
+    /// `None` once it was waited for.
+    thread: Option<JoinHandle<Result<(), WriterError>>>,
     shared: Arc<Shared>,
     _lock: File,
 }
@@ -331,21 +330,29 @@ impl Queue {
 
 impl WriterThread {
     /// Commits what waits, saves the cursors, closes the files. To be called when senders and readers have ended.
-    pub fn close(self) -> Result<(), WriterError> {
+    pub fn close(mut self) -> Result<(), WriterError> {
+        self.end().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn end(&mut self) -> std::thread::Result<Result<(), WriterError>> {
         self.shared.closing.store(true, Ordering::Relaxed);
         self.shared.inlet.close();
-        let result = self
-            .thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
         // The directory's lock is given back when nobody changes anything in it any more.
         let _nobody_erases = self.shared.purging.lock().unwrap_or_else(PoisonError::into_inner);
-        result
+        ended
     }
 
     /// Whether the thread has ended by itself, which only a failure makes it do.
     pub fn has_failed(&self) -> bool {
-        self.thread.is_finished()
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        // Whoever drops it has an error of its own to tell, and the log has this one.
+        self.end().map(drop).unwrap_or_default();
     }
 }
 

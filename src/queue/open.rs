@@ -71,7 +71,7 @@ impl Queue {
             .spawn(move || writer.run())
             .map_err(OpenError::Thread)?;
         let thread = WriterThread {
-            thread,
+            thread: Some(thread),
             shared,
             _lock: lock,
         };

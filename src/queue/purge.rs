@@ -99,14 +99,16 @@ impl Shared {
         purged.quarantined = eraser.quarantine(disk, dir, &mut purged.removed, &mut purged.left)?;
         let above = dir.parent().unwrap_or(dir);
         for dir in [above, &segments.dir, &self.dead_letters.dir] {
-            for (path, _) in disk
-                .list(dir)
-                .map_err(failed("list", dir))
-                .map_err(SegmentsError::from)?
-            {
-                if Quarantine::is_beside(&path) {
-                    purged.quarantined += eraser.quarantine(disk, &path, &mut purged.removed, &mut purged.left)?;
+            let there = disk.list(dir).map_err(failed("list", dir));
+            for (path, is_file) in there.map_err(SegmentsError::from)? {
+                if !Quarantine::is_beside(&path) {
+                    continue;
                 }
+                let (removed, left) = (&mut purged.removed, &mut purged.left);
+                purged.quarantined += match is_file {
+                    true => eraser.set_aside(disk, &path, removed, left)?,
+                    false => eraser.quarantine(disk, &path, removed, left)?,
+                };
             }
         }
         Ok(())

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Shared;
-use super::segment::RawChunk;
 use super::segments::{Read, ReadHandle, SegmentsError};
 use crate::record::Record;
 use crate::record::salvage::next_intact;
@@ -98,12 +97,8 @@ impl Reader {
         }
         let in_memory = self.shared.tail().read(self.position, max_bytes);
         let batch = if let Some(chunks) = in_memory {
-            let chunks = chunks.into_iter().map(|chunk| RawChunk {
-                first: chunk.first,
-                bytes: chunk.bytes,
-            });
             self.decode(Read {
-                chunks: chunks.collect(),
+                chunks,
                 meta: None,
                 is_checked: false,
             })?

@@ -190,8 +190,7 @@ impl Segments {
     /// Behind that there may be what a commit that failed has left.
     fn after(&self, first: u64) -> Result<u64, u64> {
         let listed = self.lock();
-        let next = listed.segments.range(first + 1..).next();
-        next.map(|(next, _)| *next).ok_or(listed.stored())
+        listed.next(first).ok_or(listed.stored())
     }
 
     /// Where the records of a segment end, by what the next one says that it follows. Numbers between that and the next

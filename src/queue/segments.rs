@@ -4,7 +4,6 @@
 //! that is damaged everything intact is read (`sealed`), and what is not is kept in `quarantine/`, with a note.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
@@ -90,6 +89,11 @@ impl Listed {
     pub(super) fn stored(&self) -> u64 {
         self.journaled.first().map_or(self.end, |chunk| chunk.first)
     }
+
+    /// Where the segment behind this one begins.
+    pub(super) fn next(&self, first: u64) -> Option<u64> {
+        self.segments.range(first + 1..).next().map(|(next, _)| *next)
+    }
 }
 
 /// Where to read on from a number.
@@ -162,11 +166,7 @@ impl Segments {
         if listed.open.is_some_and(|(open, _)| open == *first) {
             return None;
         }
-        let next = listed
-            .segments
-            .range((Bound::Excluded(*first), Bound::Unbounded))
-            .next();
-        Some((*first, next.map_or(listed.stored(), |(next, _)| *next)))
+        Some((*first, listed.next(*first).unwrap_or(listed.stored())))
     }
 
     /// Bytes on the disk of the segments that hold something from `number` on.
@@ -193,18 +193,14 @@ impl Segments {
             .take_while(|(first, _)| listed.open.is_none_or(|(open, _)| open != **first))
             .peekable();
         let begin = **sealed.peek().map(|(first, _)| first)?;
-        let last = sealed
+        let (last, _) = sealed
             .take_while(|(_, bytes)| {
                 let exceeds = left > max_bytes;
                 left = left.saturating_sub(**bytes);
                 exceeds
             })
             .last()?;
-        let next = listed
-            .segments
-            .range((Bound::Excluded(*last.0), Bound::Unbounded))
-            .next();
-        Some((begin, next.map_or(listed.stored(), |(next, _)| *next)))
+        Some((begin, listed.next(*last).unwrap_or(listed.stored())))
     }
 
     /// The oldest sealed segment's numbers, and the running time at which nothing more was added to it: the beginning of
@@ -337,12 +333,8 @@ impl Segments {
         let listed = self.lock();
         let at = listed.segments.range(..=from).next_back();
         let segment = at.or_else(|| listed.segments.range(from..).next()).map(|(first, _)| {
-            let next = listed
-                .segments
-                .range((Bound::Excluded(*first), Bound::Unbounded))
-                .next();
             let is_open = listed.open.is_some_and(|(open, _)| open == *first);
-            (*first, is_open, next.map(|(next, _)| *next))
+            (*first, is_open, listed.next(*first))
         });
         Holder {
             segment,

@@ -4,7 +4,8 @@
 
 use std::collections::VecDeque;
 
-use super::segment::Chunk;
+use super::chunks::up_to;
+use super::segment::{Chunk, RawChunk};
 
 pub(crate) struct Tail {
     chunks: VecDeque<Chunk>,
@@ -42,18 +43,12 @@ impl Tail {
     }
 
     /// Chunks from the one that holds `from`, up to `max_bytes` but at least one. `None`: not in memory.
-    pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Option<Vec<Chunk>> {
+    pub(crate) fn read(&self, from: u64, max_bytes: usize) -> Option<Vec<RawChunk>> {
         let start = self.chunks.partition_point(|chunk| chunk.end <= from);
         if self.chunks.get(start)?.first > from {
             return None;
         }
-        let mut total = 0;
-        let wanted = self.chunks.range(start..).take_while(|chunk| {
-            let first = total == 0;
-            total += chunk.bytes.len();
-            first || total <= max_bytes
-        });
-        Some(wanted.cloned().collect())
+        Some(up_to(self.chunks.range(start..), max_bytes).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The writer: the one thread that numbers records, commits them, and only then releases their acks.
 //!
 //! After a failed write or sync nothing is acknowledged any more: the thread ends with the error and the daemon stops.
-//! It is also the only one that saves cursors and, in `retention`, unlinks segments.
+//! Only lack of space is no such failure: what there is no room for is refused. It is also the only one that saves cursors.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::chunks::cut;
 use super::cursor::{CursorError, CursorFile, RESERVE, Saved};
 use super::dead_letters::DeadLetters;
 use super::duplicates::{Duplicates, Fresh};
-use super::inlet::{Item, Refusal, Submission};
+use super::inlet::{Item, Submission};
 use super::release::Release;
 use super::segment::Chunk;
 use super::segments::SegmentsError;
@@ -74,7 +74,7 @@ impl Drop for Ended {
 impl Writer {
     /// Runs until the inlet is closed and empty, or something fails.
     pub(crate) fn run(mut self) -> Result<(), WriterError> {
-        // Also when it panics: nobody may wait for an ack that cannot come.
+        // Also when it panics: nobody may wait for an ack that cannot come. What it has taken refuses itself.
         let _refuses_the_rest = Ended(Arc::clone(&self.shared));
         let result = self.work();
         if let Err(error) = &result {
@@ -131,15 +131,12 @@ impl Writer {
                 self.next = self.next.max(self.shared.segments.used());
                 self.shared.committed.send_replace(self.shared.segments.end());
             }
-            Err(error) => {
-                // They wait for an ack, and the line refuses only what is still in it.
-                self.shared.inlet.refuse(batch, Refusal::Stopped);
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
         self.duplicates.forget(&fresh);
-        self.shared.counts.refused(batch.len());
-        self.shared.inlet.refuse(batch, Refusal::Full);
+        let records = batch.iter().filter(|submission| submission.record().is_some());
+        self.shared.counts.refused(records.count());
+        self.shared.inlet.refuse(batch);
         Ok(())
     }
 
@@ -184,7 +181,7 @@ impl Writer {
         }
         // Nothing is written for what is there already.
         if coming > 0 || !letters.is_empty() {
-            self.shared.counts.committed(self.next - first, coming);
+            self.shared.counts.committed(self.next - first);
         }
         Ok(None)
     }
@@ -201,12 +198,15 @@ impl Writer {
 
     /// The batch's records as chunks, numbered from `next` on.
     fn encode(&self, batch: &[Submission]) -> Vec<Chunk> {
-        let mut frames = Vec::with_capacity(batch.iter().map(|submission| submission.bytes).sum());
+        let records = batch.iter().filter(|submission| submission.record().is_some());
+        let mut frames = Vec::with_capacity(records.map(|submission| submission.bytes).sum());
         let mut ends = Vec::with_capacity(batch.len());
         for (number, record) in (self.next..).zip(batch.iter().filter_map(Submission::record)) {
             append_frame(&mut frames, self.saved.queue, number, record);
             ends.push(frames.len());
         }
+        // The chunks stay in memory for a while, with all of what was allocated for them.
+        frames.shrink_to_fit();
         cut(self.next, frames.into(), &ends)
     }
 
