@@ -24,7 +24,7 @@ use tls::{BOTH_VERSIONS, Gateway, openssl};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use waystation::cli::pki::Pki;
-use waystation::cli::vehicle_tls::{anonymous_client_config, client_config};
+use waystation::cli::vehicle_tls::client_config;
 use waystation::record::identity::{IssuerTable, identify};
 
 #[tokio::test]
@@ -247,8 +247,14 @@ async fn strangers_are_refused() {
 #[tokio::test]
 async fn without_a_certificate_the_handshake_succeeds_and_names_nobody() {
     let gateway = Gateway::trusting(&[&authority("TeslaMotors")]);
-    let client = anonymous_client_config(std::slice::from_ref(&gateway.ca)).unwrap();
-    assert_eq!(gateway.meets(client).await, Ok(None));
+    let mut roots = RootCertStore::empty();
+    roots.add(gateway.ca.clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    assert_eq!(gateway.meets(Arc::new(client)).await, Ok(None));
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ fn listener(text: &mut Text, report: &Report) {
         ),
         (
             "waystation_upgrades_refused_total",
-            "Upgrades refused for lack of a vehicle's certificate.",
+            "Upgrades refused: no certificate of a vehicle, or of one that is not allowed.",
             listener.upgrades_refused,
         ),
         (

@@ -12,7 +12,7 @@ use crate::gateway::{Gateway, RunError, StartError, renewable};
 use crate::system::watch::Watch;
 use crate::system::{logging, notify, socket};
 
-/// Arguments of `run` and `check`.
+/// Where the configuration is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigArgs {
     /// Configuration file

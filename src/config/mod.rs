@@ -95,7 +95,7 @@ pub struct Queue {
     pub path: PathBuf,
     /// Disk space that it may use, in bytes.
     pub max_bytes: u64,
-    /// Payload bytes after which a segment is sealed and the next one begun.
+    /// Stored bytes after which a segment is sealed and the next one begun.
     pub segment_size: u64,
     /// How long a commit waits for company when little is waiting.
     pub commit_delay: Duration,

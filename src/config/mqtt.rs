@@ -26,7 +26,7 @@ pub struct Mqtt {
     pub tls: Option<MqttTls>,
     /// User name and password, the latter from `password_file` or the configuration.
     pub credentials: Option<(String, String)>,
-    /// Default `waystation-{queue id}`, set when it is `None`.
+    /// `None`: `waystation-`, the first 12 characters of the queue's id, `-` and the destination's name.
     pub client_id: Option<String>,
     /// First part of every topic, without a slash at its end.
     pub topic_base: String,

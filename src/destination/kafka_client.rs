@@ -81,7 +81,7 @@ impl Settings {
         // Without an address it connects to nobody.
         let mut trial = settings.with_secrets()?;
         trial.remove("bootstrap.servers").set_log_level(RDKafkaLogLevel::Emerg);
-        let made: Result<BaseProducer<Quiet>, _> = trial.create_with_context(Quiet);
+        let made: Result<BaseProducer<Words>, _> = trial.create_with_context(Words::default());
         made.map(drop)
             .map_err(|error| format!("librdkafka cannot use its properties: {}", without_value(&error)))?;
         Ok(settings)
@@ -103,9 +103,7 @@ impl Settings {
         }
         Ok(client)
     }
-}
 
-impl Settings {
     /// Asks the cluster who is in it: how many brokers there are, or why nobody answers. Waits for seconds.
     pub(super) fn probe(&self) -> Result<usize, String> {
         let mut client = self.with_secrets()?;
@@ -130,7 +128,8 @@ impl Settings {
 /// How long a cluster that is asked for the first time may take.
 const PROBE: Duration = Duration::from_secs(8);
 
-/// Keeps the last reason that a broker was not reached.
+/// For a producer that is only made to see whether it can be, or to ask: keeps the last reason that a broker was not
+/// reached.
 #[derive(Default)]
 struct Words(Mutex<Option<String>>);
 
@@ -169,19 +168,6 @@ fn readable(key: &str, path: &Path) -> Result<(), String> {
             path.display()
         )
     })
-}
-
-/// For a producer that is only made to see whether it can be.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: KafkaError, _: &str) {}
-}
-
-impl ProducerContext for Quiet {
-    type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// librdkafka repeats itself on every try, and every session begins with the same: what has been said is not said again

@@ -80,7 +80,8 @@ pub trait Session: Send {
     fn has_room(&self) -> bool;
 
     /// Hands a record over, never waiting: `payload` is what of it is to leave the gateway. Every record that is taken is
-    /// confirmed, in any order, or the session ends with an error. `Err` says why the record itself will never be taken.
+    /// confirmed, in any order, or the session ends with an error. `Err` says why the record itself
+    /// will never be taken, or that the session is lost.
     ///
     /// What is in the record may be slices of a whole chunk of the queue: who keeps one beyond this call copies it, or keeps
     /// the chunk.

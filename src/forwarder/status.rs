@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 pub struct Status {
     /// Its name in the configuration.
     pub name: String,
-    /// `kafka`, `mqtt` or `log`.
+    /// `kafka`, `mqtt`, `zmq` or `log`.
     pub kind: &'static str,
     connected: AtomicBool,
     unreachable: AtomicBool,
@@ -29,7 +29,7 @@ pub struct Status {
 pub struct StatusSnapshot {
     /// Its name in the configuration.
     pub name: String,
-    /// `kafka`, `mqtt` or `log`.
+    /// `kafka`, `mqtt`, `zmq` or `log`.
     pub kind: &'static str,
     /// Whether a session is up and its last word was a good one.
     pub connected: bool,

@@ -323,7 +323,7 @@ impl Session {
 
     /// Sends the replies of everything that is on the disk now, in one write.
     pub(super) async fn release(&mut self, committed: u64) -> Result<(), End> {
-        let mut replies = Vec::new();
+        let (mut replies, mut acked) = (Vec::new(), 0);
         while self.released < committed
             && let Some(waiting) = self.waiting.pop_front()
         {
@@ -331,9 +331,7 @@ impl Session {
             self.waiting_bytes -= waiting.bytes;
             if let Some(reply) = waiting.reply {
                 replies.push(reply);
-                if waiting.stored {
-                    self.around.counters.acked.add();
-                }
+                acked += u64::from(waiting.stored);
             }
         }
         let socket = &mut self.socket;
@@ -343,7 +341,9 @@ impl Session {
             }
             socket.flush().await
         };
-        written(timeout(WRITE_TIMEOUT, write).await)
+        written(timeout(WRITE_TIMEOUT, write).await)?;
+        self.around.counters.acked.add_many(acked);
+        Ok(())
     }
 
     async fn reply(&mut self, reply: Bytes) -> Result<(), End> {

@@ -208,7 +208,7 @@ fn port(root: &Object<'_>, section: &mut Section, draft: &mut Draft) -> bool {
     let Some(port) = metrics.or(status) else {
         return false;
     };
-    section.comment("Status page, /status and /metrics on one port, which asks for no password.");
+    section.comment("/status, /status.json and /metrics on one port, which asks for no password.");
     if let (Some(metrics), Some(status)) = (metrics, status)
         && metrics != status
     {

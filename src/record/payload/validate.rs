@@ -1,6 +1,7 @@
 //! Whether a payload decodes, as Go's protobuf would have it. Runs on every record before it is acknowledged.
 //!
-//! Invariant: nothing is allocated, and what passes here passes everything else that reads payloads.
+//! Invariant: nothing is allocated, and what passes here is malformed to nobody else that reads payloads; JSON and fields
+//! have limits of their own.
 
 use super::{
     Kind, PayloadError, datum,
