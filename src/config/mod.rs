@@ -5,6 +5,7 @@
 mod checked;
 mod delivery;
 mod destinations;
+mod dotted;
 mod identities;
 pub(crate) mod kafka_properties;
 mod mqtt;

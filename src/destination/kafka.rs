@@ -55,6 +55,10 @@ impl Kafka {
 }
 
 impl Destination for Kafka {
+    fn has_broker(&self) -> bool {
+        true
+    }
+
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
             let reports = Arc::new(Reports::default());

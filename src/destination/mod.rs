@@ -69,6 +69,17 @@ pub struct SessionError(pub String);
 pub trait Destination: Send + Sync {
     /// Begins a session.
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>>;
+
+    /// Whether a broker on the other side confirms what it is sent, so that a backlog may drain to it.
+    fn has_broker(&self) -> bool {
+        false
+    }
+
+    /// Whether its sessions outlast a hold: subscribers on this machine would have to come back after each, and miss what
+    /// is sent before they have.
+    fn keeps_open(&self) -> bool {
+        false
+    }
 }
 
 /// A connection to a destination, with records in flight.

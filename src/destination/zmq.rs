@@ -58,6 +58,10 @@ impl Zmq {
 }
 
 impl Destination for Zmq {
+    fn keeps_open(&self) -> bool {
+        true
+    }
+
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
             let endpoint = &self.config.bind;

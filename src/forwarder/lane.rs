@@ -27,20 +27,22 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 const NAME_LENGTH: usize = 15;
 
 impl Pump {
-    /// Runs like [`Pump::run`], in a thread of its own. The future ends with it; dropped, it ends the pump. Where there can
-    /// be no thread, the pump runs in the future itself.
-    pub fn run_apart(
+    /// Runs like [`Pump::run`], a broker's in a thread of its own. The future ends with it; dropped, it ends the pump. Where
+    /// there can be no thread, the pump runs in the future itself.
+    pub fn run_in_lane(
         self,
         stop: CancellationToken,
         abort: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let lane = Lane::begin(&self.name).inspect_err(|error| {
+        let lane = self.destination.has_broker().then(|| Lane::begin(&self.name));
+        let lane = lane.transpose().unwrap_or_else(|error| {
             tracing::warn!(destination = %self.name, %error, "it gets no thread of its own, and its backlog does not give way to others");
+            None
         });
         async move {
             match lane {
-                Ok(lane) => lane.run(self.run(stop, abort)).await,
-                Err(_) => self.run(stop, abort).await,
+                Some(lane) => lane.run(self.run(stop, abort)).await,
+                None => self.run(stop, abort).await,
             }
         }
     }

@@ -27,7 +27,7 @@ pub struct Pump {
     pub(super) queue: Queue,
     pub(super) name: String,
     pub(super) rules: watch::Receiver<Arc<Rules>>,
-    destination: Box<dyn Destination>,
+    pub(super) destination: Box<dyn Destination>,
     pub(super) status: Arc<Status>,
 }
 
@@ -100,17 +100,6 @@ impl Pump {
         }
     }
 
-    /// Whether a broker on the other side confirms what it is sent, so that a backlog may drain to it.
-    pub fn has_broker(&self) -> bool {
-        matches!(self.status.kind, "kafka" | "mqtt")
-    }
-
-    /// Whether its sessions outlast a hold: subscribers on this machine would have to come back after each, and miss what
-    /// is sent before they have.
-    pub(super) fn keeps_open(&self) -> bool {
-        self.status.kind == "zmq"
-    }
-
     /// Says whether and why nothing is sent, when that is news.
     pub(super) fn tell_held(&self, held: Option<&Held>) {
         let why = held.map(|held| held.why.clone());
@@ -126,7 +115,7 @@ impl Pump {
 
     /// Waits while nothing is to be sent and no session is to be open.
     async fn held(&self) {
-        if self.keeps_open() {
+        if self.destination.keeps_open() {
             return;
         }
         let mut rules = self.rules.clone();

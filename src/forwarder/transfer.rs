@@ -86,7 +86,7 @@ impl<'a> Transfer<'a> {
         let mut unread = Backoff::new();
         loop {
             let held = flow::held(&self.rules.flow);
-            if self.pump.keeps_open() {
+            if self.pump.destination.keeps_open() {
                 self.pump.tell_held(held.as_ref());
             } else if held.is_some() && ending.is_none() {
                 ending = Some(End::Again);

@@ -141,23 +141,15 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         for pump in pumps {
             let (stop, abort) = (pumps_stop.clone(), pumps_abort.clone());
-            match pump.has_broker() {
-                true => tasks.spawn(pump.run_apart(stop, abort)),
-                false => tasks.spawn(pump.run(stop, abort)),
-            };
+            tasks.spawn(pump.run_in_lane(stop, abort));
         }
         let address = socket.local_addr().unwrap_or(config.listener.bind);
         let admin_address = admin.as_ref().and_then(|admin| admin.local_addr().ok());
         let settings = listener::Settings {
             routes: config.routes,
             identity: config.identity,
-            allow_vins: config.listener.allow_vins,
             public_key: loaded.public_key,
-            messages_per_second: config.listener.messages_per_second,
-            max_connections: config.listener.max_connections,
-            handshake_timeout: config.listener.handshake_timeout,
-            idle_timeout: config.listener.idle_timeout,
-            max_waiting_bytes: config.listener.max_waiting_bytes,
+            config: config.listener,
         };
         let listener = Listener::new(socket, loaded.server, queue, settings, counters, draining.clone());
         Ok(Self {

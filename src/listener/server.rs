@@ -21,7 +21,7 @@ use super::rate::Rate;
 use super::registry::Registry;
 use super::room::{Place, Room};
 use super::session::{Session, Surroundings};
-use crate::config::Routes;
+use crate::config::{self, Routes};
 use crate::queue::{Heartbeat, Queue};
 use crate::record::identity::{self, Identity, IssuerTable};
 use crate::record::legible::legible;
@@ -33,20 +33,10 @@ pub struct Settings {
     pub routes: Routes,
     /// Who may be a vehicle.
     pub identity: IssuerTable,
-    /// Device ids that may connect; empty: all.
-    pub allow_vins: std::collections::BTreeSet<String>,
-    /// Served as Tesla's server asks for it.
+    /// Served as Tesla's server asks for it: what is in the configured file.
     pub public_key: Option<Bytes>,
-    /// Messages a second of one vehicle.
-    pub messages_per_second: u32,
-    /// Connections in all.
-    pub max_connections: usize,
-    /// For TLS and the HTTP request together.
-    pub handshake_timeout: Duration,
-    /// For a silent connection.
-    pub idle_timeout: Duration,
-    /// Bytes of one vehicle that may wait for their commit.
-    pub max_waiting_bytes: usize,
+    /// Its section of the configuration.
+    pub config: config::Listener,
 }
 
 /// A bound port, not yet accepting.
@@ -106,7 +96,7 @@ impl Listener {
 
     /// Accepts until it is told to drain, then waits for every session to end.
     pub async fn run(self) {
-        let room = Room::new(self.shared.settings.max_connections);
+        let room = Room::new(self.shared.settings.config.max_connections);
         let mut connections = JoinSet::new();
         let mut beats = tokio::time::interval(Heartbeat::INTERVAL);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,7 +124,7 @@ impl Listener {
             };
             let Some(place) = room.enter() else {
                 self.shared.counters.connections_refused.add();
-                tracing::warn!(%peer, limit = self.shared.settings.max_connections,
+                tracing::warn!(%peer, limit = self.shared.settings.config.max_connections,
                     "connection refused: as many vehicles as listener.max_connections are connected");
                 continue;
             };
@@ -165,7 +155,7 @@ impl Shared {
         let accepted = tokio::select! {
             () = self.draining.cancelled() => return,
             () = evicted.cancelled() => Ok(Err(HandshakeError::MadeWay)),
-            accepted = timeout(self.settings.handshake_timeout, handshake) => accepted,
+            accepted = timeout(self.settings.config.handshake_timeout, handshake) => accepted,
         };
         let (upgraded, identity) = match accepted {
             Ok(Ok(Some(accepted))) => accepted,
@@ -177,7 +167,7 @@ impl Shared {
             }
             Err(_) => {
                 self.counters.handshake_errors.add();
-                let limit = self.settings.handshake_timeout;
+                let limit = self.settings.config.handshake_timeout;
                 tracing::info!(%peer, ?limit, "connection closed: no request within listener.handshake_timeout");
                 return;
             }
@@ -199,7 +189,7 @@ impl Shared {
             counters: Arc::clone(&self.counters),
             draining: self.draining.clone(),
         };
-        let rate = registration.rate(Rate::new(self.settings.messages_per_second));
+        let rate = registration.rate(Rate::new(self.settings.config.messages_per_second));
         let session = Box::pin(Session::new(around, identity, upgraded, rate)).await;
         let rate = session.run(registration.replaced.clone()).await;
         registration.leaves(rate, Instant::now());
@@ -270,7 +260,9 @@ impl Shared {
 
     fn identify(&self, leaf: &[u8]) -> Result<Identity, String> {
         let identity = identity::identify(leaf, &self.settings.identity).map_err(|error| format!("{error}\n"))?;
-        match self.settings.allow_vins.is_empty() || self.settings.allow_vins.contains(&*identity.device_id) {
+        match self.settings.config.allow_vins.is_empty()
+            || self.settings.config.allow_vins.contains(&*identity.device_id)
+        {
             true => Ok(identity),
             false => Err(format!(
                 "vehicle {} is not in listener.allow_vins\n",

@@ -162,7 +162,7 @@ impl Session {
 
     async fn serve(&mut self) -> End {
         let draining = self.around.draining.clone();
-        let idle = self.around.settings.idle_timeout;
+        let idle = self.around.settings.config.idle_timeout;
         let mut ticks = tokio::time::interval((idle / 4).max(Duration::from_millis(10)));
         loop {
             let now = Instant::now();
@@ -193,14 +193,14 @@ impl Session {
         if held.full && !before.full {
             self.around.counters.backpressured.add();
             if self.first_time("backpressure") {
-                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.max_waiting_bytes,
+                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.config.max_waiting_bytes,
                     "too much of this vehicle waits for its commit: its socket is read no further for now");
             }
         }
         if held.fast && !before.fast {
             self.around.counters.rate_limited.add();
             if self.first_time("rate") {
-                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.messages_per_second,
+                tracing::warn!(vin = %self.identity.device_id, connection_id = %self.connection_id, limit = self.around.settings.config.messages_per_second,
                     "this vehicle sends more messages a second than its limit: its socket is read no faster, nothing is dropped");
             }
         }
@@ -211,7 +211,7 @@ impl Session {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting_bytes >= self.around.settings.max_waiting_bytes
+        self.waiting_bytes >= self.around.settings.config.max_waiting_bytes
     }
 
     /// Takes a message, and those behind it that are here already.

@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::sync::PoisonError;
 
-use super::chunks::{cut, up_to};
+use super::chunks::{cut, frame_ends, up_to};
 use super::journal::{Journal, SMALL};
 use super::meta::Meta;
-use super::segment::{Chunk, OpenSegment, SegmentError, frame_ends};
+use super::segment::{Chunk, OpenSegment, SegmentError};
 use super::segments::{Read, Segments, SegmentsError};
 use super::storage;
 use crate::record::stored::QueueId;

@@ -45,6 +45,24 @@ pub(super) fn up_to<'a>(chunks: impl Iterator<Item = &'a Chunk>, max_bytes: usiz
     })
 }
 
+/// One more than the last number by the frames' lengths alone.
+pub(crate) fn count_unchecked(raw: &RawChunk) -> u64 {
+    raw.first + frame_ends(&raw.bytes).len() as u64
+}
+
+/// Where each frame ends, by their lengths alone.
+pub(super) fn frame_ends(frames: &[u8]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut rest = frames;
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        rest = after
+            .get(8 + u32::from_le_bytes(*length) as usize..)
+            .unwrap_or_default();
+        ends.push(frames.len() - rest.len());
+    }
+    ends
+}
+
 /// How long a chunk may be when so much is left: what fills a page, and leaves the rest for smaller ones.
 fn room_for(left: usize) -> usize {
     let largest = CHUNK_BYTES.next_power_of_two();

@@ -10,8 +10,9 @@ use std::ops::Range;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::backlog;
+use super::chunks::count_unchecked;
 use super::inlet::{Item, Submission};
-use super::segment::{RawChunk, SegmentError, count_unchecked};
+use super::segment::{RawChunk, SegmentError};
 use super::segments::{ReadHandle, Segments};
 use super::window::Window;
 use crate::record::Record;

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use memchr::memmem;
 use prost::Message;
 
+use super::chunks::count_unchecked;
 use super::salvage::Salvage;
 use super::sealed::ATTEMPTS;
-use super::segment::{Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError, count_unchecked, damaged};
+use super::segment::{Chunk, OpenSegment, RawChunk, SealedSegment, SegmentError, damaged};
 use super::segments::SegmentsError;
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
 use crate::record::proto::store::{StoredDeadLetter, StoredRecord};

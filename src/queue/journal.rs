@@ -10,8 +10,9 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::meta::FORMAT;
+use super::readable::read_readable;
 use super::recovery::may_pass;
-use super::salvage::{Salvage, read_readable};
+use super::salvage::Salvage;
 use super::sealed::ATTEMPTS;
 use super::segment::{Chunk, SegmentError};
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};

@@ -26,6 +26,7 @@ mod pace;
 mod positions;
 mod purge;
 mod quarantine;
+mod readable;
 mod reader;
 mod real_disk;
 mod recovery;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::readable::Source;
 use super::recovery::may_pass;
 use super::segment::{CHUNK_BYTES, RawChunk};
 use super::storage::{Access, Disk, DiskFile, StorageError, failed};
@@ -18,10 +19,6 @@ use crate::record::stored::QueueId;
 
 /// Bytes that are read at once. With one frame that begins in them and ends behind, this is all that is in memory.
 const WINDOW: usize = 2 << 20;
-/// What a disk reads whole or not at all.
-const SECTOR: usize = 4096;
-/// Sectors that cannot be read, after which the rest of the file is not tried: each can take a disk seconds.
-const UNREADABLE: usize = 256;
 
 /// Where the intact frames of a file are.
 #[derive(Debug, Default)]
@@ -81,7 +78,7 @@ impl Salvage {
                 }
             }
             if at_end {
-                found.partly = !source.unread.is_empty();
+                found.partly = source.is_partly_read();
                 return Ok(found);
             }
             let done = at.max(safe);
@@ -190,72 +187,13 @@ impl Salvage {
     }
 }
 
-/// The beginning of a file, with zeros where it cannot be read.
-pub(super) fn read_readable(file: &dyn DiskFile, at_most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; file.length()?.min(at_most) as usize];
-    Source::new(file).read(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
-/// A file of which parts may be unreadable.
-struct Source<'a> {
-    file: &'a dyn DiskFile,
-    /// What could not be read, and was not tried.
-    unread: Vec<Range<u64>>,
-}
-
-impl<'a> Source<'a> {
-    fn new(file: &'a dyn DiskFile) -> Self {
-        Self {
-            file,
-            unread: Vec::new(),
-        }
-    }
-
-    fn has_read(&self, bytes: &Range<u64>) -> bool {
-        let unread = |part: &Range<u64>| part.start < bytes.end && bytes.start < part.end;
-        !self.unread.iter().any(unread)
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        self.file.length()
-    }
-
-    /// Reads what can be read; the rest stays zeros.
-    fn read(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        if self.unread.len() >= UNREADABLE {
-            self.unread.push(offset..offset + buffer.len() as u64);
-            return Ok(());
-        }
-        match self.file.read_at(buffer, offset) {
-            Ok(()) => Ok(()),
-            Err(error) if may_pass(&error) => Err(error),
-            Err(_) if buffer.len() <= SECTOR => {
-                self.unread.push(offset..offset + buffer.len() as u64);
-                buffer.fill(0);
-                Ok(())
-            }
-            Err(_) => {
-                // A failed read may have filled some of it.
-                buffer.fill(0);
-                let middle = (buffer.len() / 2).next_multiple_of(SECTOR).min(buffer.len() - 1);
-                let (low, high) = buffer.split_at_mut(middle);
-                self.read(low, offset)?;
-                self.read(high, offset + middle as u64)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::queue::readable::SECTOR;
     use crate::record::Record;
     use crate::record::stored::{append_frame, next_frame};
 

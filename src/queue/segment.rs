@@ -10,6 +10,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::{Direct, Overlay};
+use super::chunks::{count_unchecked, frame_ends};
 use super::guarded::{Guarded, caught};
 use super::meta::{FORMAT, Meta, file_name};
 use super::storage::{self, Access, Disk, DiskFile, StorageError, failed};
@@ -365,24 +366,6 @@ fn read_chunks(database: &impl ReadableDatabase, from: u64, max_bytes: usize) ->
         chunks.push(raw);
     }
     Ok(chunks)
-}
-
-/// One more than the last number by the frames' lengths alone.
-pub(crate) fn count_unchecked(raw: &RawChunk) -> u64 {
-    raw.first + frame_ends(&raw.bytes).len() as u64
-}
-
-/// Where each frame ends, by their lengths alone.
-pub(super) fn frame_ends(frames: &[u8]) -> Vec<usize> {
-    let mut ends = Vec::new();
-    let mut rest = frames;
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        rest = after
-            .get(8 + u32::from_le_bytes(*length) as usize..)
-            .unwrap_or_default();
-        ends.push(frames.len() - rest.len());
-    }
-    ends
 }
 
 pub(crate) fn damaged(path: &Path, reason: String) -> SegmentError {

@@ -93,6 +93,10 @@ impl Mqtt {
 }
 
 impl Destination for Mqtt {
+    fn has_broker(&self) -> bool {
+        true
+    }
+
     fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
         Box::pin(async move {
             let session = tokio::time::timeout(CONNECT_TIMEOUT, self.begin()).await;
