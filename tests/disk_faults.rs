@@ -244,6 +244,56 @@ async fn a_file_in_the_place_of_the_quarantine_makes_way() {
     );
 }
 
+/// As after damage to an inode that nobody has let fsck look at.
+#[tokio::test]
+async fn a_file_that_can_be_neither_opened_nor_moved_costs_what_is_in_it_and_nothing_else() {
+    let (state, second) = segmented();
+    let last = names(&state, "segments")
+        .last()
+        .unwrap()
+        .trim_end_matches(".redb")
+        .parse()
+        .unwrap();
+    let journaled = crashed(5, SMALL);
+    let temporary = Path::new(DIR).join("segments/some.tmp");
+    let mut unfinished = state.clone();
+    unfinished.put(&temporary, b"unfinished");
+    let journal = Path::new(DIR).join("segments/journal");
+    for (mut state, stuck, delivered) in [
+        (state.clone(), segment(0), second..60),
+        (state.clone(), segment(last), 0..last),
+        (unfinished, temporary, 0..60),
+        (journaled, journal, 0..0),
+    ] {
+        state.make_stuck(&stuck);
+        let disk = SimDisk::new(state);
+        for start in 0..2 {
+            let (queue, mut writer) = open(&disk);
+            let mut submitter = queue.submitter();
+            store(&mut submitter, &mut writer, 100..103, SMALL);
+            store(&mut submitter, &mut writer, 103..104, LARGE);
+            let all = match start {
+                0 => [texts(delivered.clone()), texts(100..104)].concat(),
+                _ => texts(100..104),
+            };
+            let mut got = Vec::new();
+            let mut reader = queue.reader("a");
+            while got.len() < all.len() {
+                // It is tried again before it is given up.
+                if let Ok(batch) = reader.next(1 << 20).await {
+                    let texts = batch.records.iter().map(|queued| queued.record.txid.clone());
+                    got.extend(texts.map(|txid| String::from_utf8_lossy(&txid).into_owned()));
+                }
+            }
+            assert_eq!(got, all, "{}", stuck.display());
+            queue.advance("a", queue.snapshot().committed);
+            // Also to remove it does not work.
+            writer.housekeep().unwrap();
+            writer.finish().unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_older_segment_that_cannot_be_opened_keeps_nothing_from_starting() {
     let (mut state, second) = segmented();

@@ -542,3 +542,55 @@ async fn a_writer_that_is_dropped_has_ended_and_left_the_directory() {
     assert_eq!(late, Err(Refusal::Stopped));
     assert!(!dir.path().join("segments/journal").exists(), "it has put it away");
 }
+
+/// Whoever thinks that the lock file is in the way must not get a second writer for it.
+#[tokio::test]
+async fn a_queue_whose_lock_file_is_gone_is_still_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+    fs::remove_file(dir.path().join("lock")).unwrap();
+    assert!(Queue::in_use(dir.path()).unwrap());
+    assert!(matches!(
+        Queue::open(dir.path(), SETTINGS).map(drop),
+        Err(OpenError::InUse(_))
+    ));
+    assert!(
+        Queue::in_use(dir.path()).unwrap(),
+        "who was refused has taken nothing away"
+    );
+    drop(writer);
+    drop(Queue::open(dir.path(), SETTINGS).unwrap());
+}
+
+/// A dead letter keeps the queue's id when everything else is delivered and gone.
+#[tokio::test]
+async fn no_number_comes_twice_though_the_cursors_are_lost_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut numbers = BTreeSet::new();
+    for round in 0..4 {
+        let (queue, writer) = Queue::open(dir.path(), SETTINGS).unwrap();
+        queue.register("a", true);
+        let mut submitter = queue.submitter();
+        fill(&mut submitter, "A", round * 5..round * 5 + 5, 100).await;
+        for queued in drain(&queue, "a", 5).await {
+            assert!(numbers.insert((queued.id.queue.0, queued.id.number)), "{queued:?}");
+        }
+        let letter = DeadLetter {
+            origin: "a".to_owned(),
+            reason: "no".to_owned(),
+            at: 1,
+            vin: "A".to_owned(),
+            record_type: "V".to_owned(),
+            txid: Bytes::new(),
+            raw: Bytes::new(),
+            record: None,
+            received_at: 1,
+            client_version: String::new(),
+        };
+        submitter.store(Item::DeadLetter(letter)).await.unwrap();
+        queue.advance("a", queue.snapshot().committed);
+        tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+        fs::remove_file(dir.path().join("cursors")).unwrap();
+    }
+    assert_eq!(numbers.len(), 20);
+}

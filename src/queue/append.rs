@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::chunks::{cut, frame_ends, up_to};
 use super::journal::{Journal, SMALL};
@@ -78,9 +79,9 @@ impl Segments {
         Ok(())
     }
 
-    /// Commits chunks in the journal. `false`: they are too many for it.
+    /// Commits chunks in the journal. `false`: they are too many for it, or there is none.
     fn journal(&self, chunks: &[Chunk], bytes: usize, segment_bytes: u64) -> Result<bool, SegmentsError> {
-        if bytes > SMALL {
+        if bytes > SMALL || self.has_no_journal.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let mut place = self.journal.lock().unwrap_or_else(PoisonError::into_inner);

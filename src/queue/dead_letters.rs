@@ -126,9 +126,8 @@ impl DeadLetters {
             end,
             bytes: bytes.into(),
         };
-        let segment_bytes = (self.max_bytes / 8).max(MIN_SEGMENT);
         // They go by space, never by age.
-        let appended = self.segments.append(&[chunk], self.queue, segment_bytes, 0);
+        let appended = self.segments.append(&[chunk], self.queue, self.segment_bytes(), 0);
         self.next = self.next.max(self.segments.used());
         appended
     }
@@ -151,5 +150,24 @@ impl DeadLetters {
 
     pub(crate) fn close(&mut self) -> Result<(), SegmentsError> {
         self.segments.put_away()
+    }
+
+    /// Puts small segments together: whoever looks at the letters has the newest sealed each time, and each takes space
+    /// that letters are dropped for.
+    pub(super) fn tidy(&self) {
+        loop {
+            match self.segments.join_newest(self.segment_bytes()) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "segments of dead letters stay small");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        (self.max_bytes / 8).max(MIN_SEGMENT)
     }
 }

@@ -101,7 +101,7 @@ pub fn look_for(dir: &Path) -> Result<(), InspectError> {
 pub fn inspect(dir: &Path, depth: Depth, mut progress: impl FnMut(usize, usize)) -> Result<Inspection, InspectError> {
     let disk = RealDisk;
     look_for(dir)?;
-    let in_use = real_disk::is_locked(&dir.join("lock"))?;
+    let in_use = real_disk::is_locked(dir)?;
     let saved = CursorFile::peek(&disk, &dir.join("cursors"))?;
     let firsts = firsts(&disk, &dir.join("segments"))?;
     let mut look = Look {

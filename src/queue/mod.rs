@@ -6,6 +6,7 @@
 mod append;
 mod backend;
 mod chunks;
+mod copies;
 mod cursor;
 mod dead_letters;
 mod duplicates;
@@ -44,7 +45,6 @@ mod tail;
 mod window;
 mod writer;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,6 +78,7 @@ use crate::record::stored::QueueId;
 use inlet::Inlet;
 use lost::Lost;
 use positions::Positions;
+use real_disk::Lock;
 use segments::Segments;
 use tail::Tail;
 
@@ -190,7 +191,7 @@ pub struct WriterThread {
     /// `None` once it was waited for.
     thread: Option<JoinHandle<Result<(), WriterError>>>,
     shared: Arc<Shared>,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Where a queue stands.
@@ -221,7 +222,7 @@ pub struct Snapshot {
 impl Queue {
     /// Whether a process has the queue in this directory open. For a moment a process that opens it then is refused.
     pub fn in_use(dir: &Path) -> Result<bool, StorageError> {
-        real_disk::is_locked(&dir.join("lock"))
+        real_disk::is_locked(dir)
     }
 
     /// The queue's identity, part of every record's.

@@ -3,7 +3,6 @@
 //! The next number is beyond every one that may have been used, whatever is lost.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -19,17 +18,21 @@ use super::inlet::Inlet;
 use super::lost::Lost;
 use super::positions::Positions;
 use super::quarantine::Quarantine;
-use super::real_disk::{self, RealDisk};
+use super::real_disk::{self, Lock, RealDisk};
 use super::release::Release;
 use super::segments::{Segments, SegmentsError};
 use super::storage::{self, Disk, StorageError};
 use super::tail::Tail;
 use super::writer::Writer;
 use super::{Counts, Queue, Settings, Shared, WriterThread};
+use crate::record::epoch_ms;
 use crate::record::stored::QueueId;
 
 /// More records than the lost end of a queue can have held.
 const UNKNOWN: u64 = 1 << 32;
+/// The time as a number of a record, where it counts on: a million numbers a second, and for centuries less than 2^53, up to
+/// which every reader of JSON knows numbers apart.
+const CLOCK_BITS: u32 = 10;
 /// Whoever asks whether a queue is in use holds its lock for a moment; a gateway holds it for longer than this.
 const LOOKED_AT: Duration = Duration::from_millis(500);
 /// Starts after a crash whose skipped numbers are remembered.
@@ -93,20 +96,22 @@ impl Queue {
         // A dead letter may be all that there is of a queue so far.
         let id = found.unwrap_or_else(QueueId::random);
         let cursors_lost = saved.is_none() && segments.count() > 0;
-        if cursors_lost {
-            tracing::warn!("the cursors are lost: every destination begins again at the oldest record");
-        }
         let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
         let optional = saved.as_ref().map(|saved| saved.optional.clone()).unwrap_or_default();
         let highest = positions.values().copied().max().unwrap_or_default();
         let next = segments.end().max(known).max(reserved).max(highest);
-        // Without the cursors nobody knows which numbers were used beyond what can be read.
-        let next = if saved.is_none() && found.is_some() {
-            next + UNKNOWN
-        } else {
-            next
+        // Without the cursors nobody knows which numbers were used beyond what can be read, and they may be lost again.
+        let next = match saved.is_none() && found.is_some() {
+            true => (next + UNKNOWN).max(epoch_ms() << CLOCK_BITS),
+            false => next,
         };
+        if saved.is_none() && found.is_some() {
+            tracing::warn!(
+                next,
+                "the cursors are lost: every destination begins again at the oldest record, and numbers go on far behind"
+            );
+        }
         let mut skipped = saved.as_ref().map_or(Vec::new(), |saved| saved.skipped.clone());
         let end = segments.end().max(known);
         skipped.retain(|range| range.end <= end);
@@ -139,6 +144,13 @@ impl Queue {
             heartbeat: Heartbeat::default(),
         });
         if let Some(oldest) = shared.positions.oldest() {
+            if let Some((first, _)) = shared.segments.oldest_sealed().filter(|(_, end)| *end <= oldest) {
+                tracing::info!(
+                    from = first,
+                    to = oldest - 1,
+                    "every destination has had these by its cursor: they are removed"
+                );
+            }
             let from = shared.segments.end().max(oldest);
             shared.report_lost(from, known, "they were committed and are in no segment");
         }
@@ -186,10 +198,10 @@ impl Queue {
     }
 }
 
-fn take_lock(dir: &Path) -> Result<File, OpenError> {
+fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
     let deadline = Instant::now() + LOOKED_AT;
     loop {
-        match real_disk::lock(&dir.join("lock")) {
+        match real_disk::lock(dir) {
             Err(error) if error.source.kind() == std::io::ErrorKind::WouldBlock => {
                 if Instant::now() >= deadline {
                     return Err(OpenError::InUse(dir.to_owned()));

@@ -128,6 +128,9 @@ impl Writer {
     fn seal(&mut self) -> Result<Sealed, WriterError> {
         self.shared.segments.put_away()?;
         self.dead_letters.close()?;
+        if let Ok(_nobody_erases) = self.shared.purging.try_lock() {
+            self.dead_letters.tidy();
+        }
         Ok(Sealed {
             records: self.shared.segments.end(),
             dead_letters: self.dead_letters.next(),

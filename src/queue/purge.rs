@@ -183,7 +183,9 @@ impl Segments {
         let written = eraser.rewrite(&made, &salvage, &*file, &path);
         let sealed = written.and_then(|erased| made.seal(&*self.disk, end).map(|()| erased));
         let replaced = sealed.map_err(SegmentsError::from).and_then(|erased| {
-            let replaced = self.replace(first, &temporary)?;
+            // What is damaged in it may be another vehicle's, and is looked at by nobody who retries letters.
+            let keeps = matches!(eraser.which, Which::Letters(_)) && !salvage.missing(first, end).is_empty();
+            let replaced = self.replace(first, &temporary, keeps)?;
             Ok(erased.min(if replaced { u64::MAX } else { 0 }))
         });
         let erased = replaced.inspect_err(|_| {
@@ -200,8 +202,9 @@ impl Segments {
         Ok(erased)
     }
 
-    /// Puts a new file in the place of a segment's. `false`: the segment is gone meanwhile, with all that was in it.
-    fn replace(&self, first: u64, temporary: &Path) -> Result<bool, SegmentsError> {
+    /// Puts a new file in the place of a segment's, and the old one into quarantine where it is to be kept. `false`: the
+    /// segment is gone meanwhile, with all that was in it.
+    pub(super) fn replace(&self, first: u64, temporary: &Path, keeps: bool) -> Result<bool, SegmentsError> {
         let used = storage::used(&*self.disk, temporary)?;
         let path = self.path(first);
         {
@@ -214,9 +217,11 @@ impl Segments {
                 storage::remove(&*self.disk, temporary)?;
                 return Ok(false);
             }
-            self.disk
-                .rename(temporary, &path)
-                .map_err(failed("rename", temporary))?;
+            let replaced = match keeps {
+                true => self.disk.exchange(temporary, &path),
+                false => self.disk.rename(temporary, &path),
+            };
+            replaced.map_err(failed("rename", temporary))?;
             listed.segments.insert(first, used);
             listed.damaged.remove(&first);
             listed.kept.remove(&first);
@@ -224,11 +229,15 @@ impl Segments {
             listed.rewritten += 1;
         }
         storage::sync_dir(&*self.disk, &self.dir)?;
+        if keeps {
+            let reason = "damaged; what was intact in it is in another of its name";
+            self.quarantine.take(temporary, reason, Some((first, None)))?;
+        }
         self.quarantine.retract(&path);
         Ok(true)
     }
 
-    fn remove_one(&self, first: u64) -> Result<(), SegmentsError> {
+    pub(super) fn remove_one(&self, first: u64) -> Result<(), SegmentsError> {
         let bytes = self.lock().segments.remove(&first);
         if bytes.is_some() {
             let removed = storage::remove(&*self.disk, &self.path(first));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::recovery::may_pass;
 use super::storage::{self, Access, Disk, StorageError, failed};
 
 /// Part of the name of what stayed beside the others.
@@ -87,6 +88,25 @@ impl Quarantine {
         })
     }
 
+    /// The same for what may stay in its place when not even that can be done, as a damaged file system has it. Returns
+    /// whether it is gone.
+    pub(crate) fn take_away_or_leave(
+        &self,
+        path: &Path,
+        reason: &str,
+        lost: Option<(u64, Option<u64>)>,
+    ) -> Result<bool, StorageError> {
+        match self.take_away(path, reason, lost) {
+            Err(error) if !may_pass(&error.source) => {
+                let numbers = numbers(path, lost);
+                tracing::error!(file = %path.display(), reason, %error,
+                    "stays in its place unused, for it cannot be set aside: {numbers}; stop the gateway and let fsck look at the disk");
+                Ok(false)
+            }
+            taken => taken.map(|()| true),
+        }
+    }
+
     /// Whether a file stayed beside the others.
     pub(crate) fn is_beside(path: &Path) -> bool {
         path.file_name()
@@ -101,6 +121,10 @@ impl Quarantine {
         reason: &str,
         lost: Option<(u64, Option<u64>)>,
     ) -> Result<bool, StorageError> {
+        match storage::rename(&*self.disk, path, target) {
+            Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(false),
+            renamed => renamed?,
+        }
         let numbers = numbers(path, lost);
         let (file, moved_to) = (path.display(), target.display());
         match lost {
@@ -109,10 +133,7 @@ impl Quarantine {
             // Which records are lost is said by whoever misses them.
             _ => tracing::warn!(%file, %moved_to, reason, "set aside: {numbers}"),
         }
-        match storage::rename(&*self.disk, path, target) {
-            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(false),
-            other => other.map(|()| true),
-        }
+        Ok(true)
     }
 
     /// Where a file goes: nothing that is here already is written over.

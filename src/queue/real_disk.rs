@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 
+use super::recovery::may_pass;
 use super::storage::{Access, Disk, DiskFile, StorageError, failed};
+
+/// The lock file's name.
+const LOCK: &str = "lock";
 
 /// The operating system's file system.
 #[derive(Debug)]
@@ -145,29 +149,60 @@ impl DiskFile for RealFile {
     }
 }
 
-/// Takes the lock file that keeps a second daemon out of a queue directory.
-pub(crate) fn lock(path: &Path) -> Result<File, StorageError> {
-    let new = !path.exists();
-    let opened = File::options().create(true).truncate(false).write(true).open(path);
-    if new && opened.is_ok() {
-        give_to_owner(path, path.parent());
-    }
-    // Whatever lies there can be locked.
-    let file = opened.or_else(|_| File::open(path)).map_err(failed("open", path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock", path))?;
-    Ok(file)
+/// What keeps a second daemon out of a queue directory: its lock file and the directory itself, because a file can be
+/// removed by whoever thinks that it is in the way.
+pub(crate) struct Lock {
+    _file: Option<File>,
+    _dir: File,
 }
 
-/// Whether a process holds the lock file. One that is not there is held by nobody.
-pub(crate) fn is_locked(path: &Path) -> Result<bool, StorageError> {
-    match File::open(path).and_then(|file| flock(&file, FlockOperation::NonBlockingLockShared)) {
-        Ok(()) => Ok(false),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock => Ok(true),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
-            _ => Err(failed("open", path)(error)),
-        },
+/// Takes both, or neither.
+pub(crate) fn lock(dir: &Path) -> Result<Lock, StorageError> {
+    let path = dir.join(LOCK);
+    let new = !path.exists();
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    if new && opened.is_ok() {
+        give_to_owner(&path, Some(dir));
     }
+    // Whatever lies there can be locked.
+    let file = match opened.or_else(|_| File::open(&path)) {
+        Ok(file) => Some(file),
+        Err(error) if may_pass(&error) => return Err(failed("open", &path)(error)),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the lock file cannot be opened: only the directory is locked");
+            None
+        }
+    };
+    if let Some(file) = &file {
+        flock(file, FlockOperation::NonBlockingLockExclusive).map_err(failed("lock", &path))?;
+    }
+    let above = File::open(dir).map_err(failed("open", dir))?;
+    match flock(&above, FlockOperation::NonBlockingLockExclusive) {
+        // Not every file system locks directories.
+        Err(error) if file.is_some() && error.kind() != io::ErrorKind::WouldBlock => {
+            tracing::debug!(%error, "the queue's directory cannot be locked, its lock file is");
+        }
+        locked => locked.map_err(failed("lock", dir))?,
+    }
+    Ok(Lock {
+        _file: file,
+        _dir: above,
+    })
+}
+
+/// Whether a process holds one of them. What is not there is held by nobody.
+pub(crate) fn is_locked(dir: &Path) -> Result<bool, StorageError> {
+    for path in [dir.to_owned(), dir.join(LOCK)] {
+        let looked = File::open(&path).and_then(|file| flock(&file, FlockOperation::NonBlockingLockShared));
+        match looked.map_err(|error| (error.kind(), error)) {
+            Err((io::ErrorKind::WouldBlock, _)) => return Ok(true),
+            Ok(()) | Err((io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, _)) => {}
+            // Not every file system locks directories.
+            Err(_) if path == dir => {}
+            Err((_, error)) => return Err(failed("open", &path)(error)),
+        }
+    }
+    Ok(false)
 }
 
 fn flock(file: &File, operation: FlockOperation) -> io::Result<()> {

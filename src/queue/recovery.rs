@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use super::journal;
@@ -39,6 +40,7 @@ impl Segments {
             queue: OnceLock::new(),
             salvaging: Mutex::default(),
             journal: Mutex::default(),
+            has_no_journal: AtomicBool::new(false),
         };
         let mut found = BTreeMap::new();
         for (path, is_file) in disk.list(dir).map_err(failed("list", dir))? {
@@ -49,7 +51,11 @@ impl Segments {
                 }
                 None if name == journal::NAME && is_file => {}
                 // Never had a record: it is renamed before its first commit.
-                _ if name.ends_with(".tmp") && is_file => storage::remove(&**disk, &path)?,
+                _ if name.ends_with(".tmp") && is_file => {
+                    if let Err(error) = storage::remove(&**disk, &path) {
+                        tracing::warn!(%error, "an unfinished file stays in its place");
+                    }
+                }
                 _ => {
                     let reason = "not a segment of waystation";
                     let taken = match Quarantine::is_beside(&path) {
@@ -75,7 +81,7 @@ impl Segments {
             let settled = match settle(&**disk, &path) {
                 Ok((meta, _)) if queue.is_some_and(|queue| queue != meta.queue) => {
                     let reason = format!("belongs to queue {}", meta.queue);
-                    quarantine.take_away(&path, &reason, None)?;
+                    quarantine.take_away_or_leave(&path, &reason, None)?;
                     continue;
                 }
                 // Nothing is wrong with the file, or with this build's right to judge it: nothing is changed.
@@ -116,7 +122,9 @@ impl Segments {
                     found.insert(first, path);
                     break;
                 }
-                Err(error) => quarantine.take_away(&path, &error.to_string(), Some((first, None)))?,
+                Err(error) => {
+                    quarantine.take_away_or_leave(&path, &error.to_string(), Some((first, None)))?;
+                }
             }
         }
         if let Some(queue) = queue {

@@ -2,43 +2,38 @@
 //!
 //! Invariant: the journal is there until the segment with its records is on the disk under its name.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::copies::Source;
 use super::journal;
 use super::meta::{self, Meta};
-use super::salvage::Salvage;
 use super::sealed::Damaged;
-use super::segment::{Chunk, OpenSegment};
 use super::segments::{Segments, SegmentsError};
-use super::storage::{self, Access, DiskFile, failed};
+use super::storage::{self, Access, failed};
 use crate::record::stored::QueueId;
-
-/// Bytes that are copied at once.
-const COPIED: usize = 256 << 10;
-
-/// Where intact frames are, and the file that they are in.
-#[derive(Clone, Copy)]
-struct Source<'a> {
-    frames: &'a Salvage,
-    file: &'a dyn DiskFile,
-}
 
 impl Segments {
     /// Puts what is in the journal and in no segment into one. `empty` is what a segment without a record said of itself.
     pub(super) fn replay(&self, found: journal::Found, empty: Option<Meta>) -> Result<(), SegmentsError> {
         let (disk, path) = (&*self.disk, self.dir.join(journal::NAME));
-        let set_aside = |reason: &str| self.quarantine.take_away(&path, reason, Some((self.end(), None)));
+        let take_away = |reason: &str, numbers: Option<(u64, Option<u64>)>| -> Result<(), SegmentsError> {
+            if !self.quarantine.take_away_or_leave(&path, reason, numbers)? {
+                // Under its name nothing can be made.
+                self.has_no_journal.store(true, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let set_aside = |reason: &str| take_away(reason, Some((self.end(), None)));
         if let Some(error) = found.error {
-            return Ok(set_aside(&error.to_string())?);
+            return set_aside(&error.to_string());
         }
         let Some(file) = found.file else { return Ok(()) };
         let Some(queue) = self.queue.get() else {
-            return Ok(set_aside("nothing says whose journal this is")?);
+            return set_aside("nothing says whose journal this is");
         };
         if let Some(other) = found.queue.filter(|other| other != queue) {
-            let reason = format!("belongs to queue {other}");
-            return Ok(self.quarantine.take_away(&path, &reason, None)?);
+            return take_away(&format!("belongs to queue {other}"), None);
         }
         let journal = Source {
             frames: &found.records,
@@ -48,15 +43,14 @@ impl Segments {
         let found = found.records.beyond(self.end());
         let put_away = || match lacks {
             None if found.is_partly_read() => set_aside("not all of the journal can be read"),
-            None => storage::remove(disk, &path),
+            None => Ok(storage::remove(disk, &path)?),
             Some(lacks) => {
                 let reason = format!("a damaged segment has later records and lacks {lacks}, which is in here");
-                let numbers = Some((lacks, Some(self.end())));
-                self.quarantine.take_away(&path, &reason, numbers)
+                take_away(&reason, Some((lacks, Some(self.end()))))
             }
         };
         let (Some(first), Some(end)) = (found.first(), found.end()) else {
-            return Ok(put_away()?);
+            return put_away();
         };
         let first = first.max(self.end());
         // Numbers that it lacks are lost, unless they were passed over.
@@ -159,47 +153,5 @@ impl Segments {
         listed.damaged.remove(&first);
         listed.kept.remove(&first);
         Ok(())
-    }
-
-    /// Makes a segment of what is intact in these files, under a name that the next start removes.
-    fn copy(&self, sources: &[Source<'_>], meta: Meta, end: u64) -> Result<PathBuf, SegmentsError> {
-        let temporary = self.dir.join(journal::NAME).with_extension("tmp");
-        let made = OpenSegment::begin(&*self.disk, &temporary, meta)?;
-        let mut at = meta.first;
-        let mut write = || -> Result<(), SegmentsError> {
-            while at < end {
-                let chunks = self.next(sources, at)?;
-                at = chunks.last().map_or(end, |last| last.end);
-                made.append(&chunks)?;
-            }
-            Ok(())
-        };
-        if let Err(error) = write() {
-            made.undo(&*self.disk);
-            return Err(error);
-        }
-        made.seal(&*self.disk, end)?;
-        Ok(temporary)
-    }
-
-    /// Consecutive chunks from a number on, or from the next one that is in any of the files; none behind the last.
-    fn next(&self, sources: &[Source<'_>], from: u64) -> Result<Vec<Chunk>, SegmentsError> {
-        let has = |source: &Source<'_>| source.frames.first_of(from..u64::MAX);
-        let nearest = sources.iter().filter_map(|source| Some((has(source)?, source)));
-        let Some((mut at, source)) = nearest.min_by_key(|(first, _)| *first) else {
-            return Ok(Vec::new());
-        };
-        let read = source.frames.read(source.file, at, COPIED);
-        let mut chunks = Vec::new();
-        for raw in read.map_err(failed("read", &self.dir))? {
-            let chunk = Chunk::from(raw).starting_at(at);
-            // Another file may have what lies between.
-            if chunk.first != at {
-                break;
-            }
-            at = chunk.end;
-            chunks.push(chunk);
-        }
-        Ok(chunks)
     }
 }

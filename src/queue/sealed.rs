@@ -292,10 +292,10 @@ impl Segments {
         let Some(bytes) = self.lock().segments.remove(&first) else {
             return Ok(()); // another reader was here first, or it was consumed
         };
-        let taken = self
-            .quarantine
-            .take_away(&self.path(first), &error.to_string(), Some((first, Some(end))));
-        // What could not be set aside is still there, and no cursor may pass it.
+        let numbers = Some((first, Some(end)));
+        let path = self.path(first);
+        let taken = self.quarantine.take_away_or_leave(&path, &error.to_string(), numbers);
+        // What cannot be set aside for the moment is still there, and no cursor may pass it.
         taken.inspect_err(|_| self.lock().segments.extend([(first, bytes)]))?;
         let mut listed = self.lock();
         listed.damaged.remove(&first);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use super::journal::Journal;
@@ -52,6 +53,8 @@ pub(crate) struct Segments {
     pub(super) salvaging: Mutex<()>,
     /// The writer's alone.
     pub(super) journal: Mutex<Option<Journal>>,
+    /// Something that cannot be moved has its name.
+    pub(super) has_no_journal: AtomicBool,
 }
 
 #[derive(Default)]
@@ -246,27 +249,18 @@ impl Segments {
     /// No more than `at_most`: others may wait meanwhile.
     pub(crate) fn remove_below(&self, number: u64, at_most: usize) -> Result<Removed, SegmentsError> {
         let mut removed = Removed::default();
-        let unlinked = self.unlink_below(number, at_most, &mut removed);
-        // Once for all of them: each sync makes the file system commit what it has changed.
-        if removed.segments > 0 {
-            storage::sync_dir(&*self.disk, &self.dir)?;
-        }
-        Ok(unlinked.map(|()| removed)?)
-    }
-
-    fn unlink_below(&self, number: u64, at_most: usize, removed: &mut Removed) -> Result<(), StorageError> {
         while removed.segments < at_most
             && let Some((first, end)) = self.oldest_sealed().filter(|(_, end)| *end <= number)
         {
             // Unlisted first: a reader must not take a file that is gone for a loss.
-            let bytes = self.lock().segments.remove(&first);
+            self.lock().segments.remove(&first);
             // While it is open, to lose its name takes no time.
             if removed.files.len() < release::AT_ONCE {
                 removed.files.extend(self.disk.open(&self.path(first), Access::Read));
             }
+            // No ack depends on it, and the next start finds it again.
             if let Err(error) = self.dispose(first, end) {
-                self.lock().segments.extend(bytes.map(|bytes| (first, bytes)));
-                return Err(error);
+                tracing::warn!(first, end, %error, "a segment that nobody needs stays on the disk: it cannot be removed");
             }
             let mut listed = self.lock();
             listed.began.remove(&first);
@@ -275,7 +269,11 @@ impl Segments {
             tracing::debug!(first, end, "segment consumed");
             removed.segments += 1;
         }
-        Ok(())
+        // Once for all of them: each sync makes the file system commit what it has changed.
+        if removed.segments > 0 {
+            storage::sync_dir(&*self.disk, &self.dir)?;
+        }
+        Ok(removed)
     }
 
     fn dispose(&self, first: u64, end: u64) -> Result<(), StorageError> {

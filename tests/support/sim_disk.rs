@@ -133,6 +133,7 @@ pub(crate) struct State {
     unreadable: BTreeSet<u64>,
     unreadable_pages: BTreeSet<(u64, u64)>,
     unopenable: BTreeSet<u64>,
+    stuck: BTreeSet<u64>,
     next_inode: u64,
     /// Bytes in all; none: without limit.
     pub(crate) capacity: Option<u64>,
@@ -194,6 +195,7 @@ impl State {
             unreadable: self.unreadable.clone(),
             unreadable_pages: self.unreadable_pages.clone(),
             unopenable: self.unopenable.clone(),
+            stuck: self.stuck.clone(),
             next_inode: self.next_inode,
             capacity: self.capacity,
         }
@@ -255,6 +257,19 @@ impl State {
     /// A file cannot be opened any more.
     pub(crate) fn make_unopenable(&mut self, path: &Path) {
         self.unopenable.insert(self.names[path]);
+    }
+
+    /// The file system takes this file's inode for damaged: nothing can be done with it or its name.
+    pub(crate) fn make_stuck(&mut self, path: &Path) {
+        self.stuck.insert(self.names[path]);
+    }
+
+    fn usable(&self, path: &Path) -> io::Result<()> {
+        match self.names.get(path).is_some_and(|inode| self.stuck.contains(inode)) {
+            // EUCLEAN, "Structure needs cleaning".
+            true => Err(io::Error::from_raw_os_error(117)),
+            false => Ok(()),
+        }
     }
 
     /// This page of a file cannot be read any more.
@@ -478,6 +493,7 @@ impl Disk for SimDisk {
         if inner.state.dirs.contains(path) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::ISDIR.raw_os_error()));
         }
+        inner.state.usable(path)?;
         let existing = inner.state.names.get(path).copied();
         if existing.is_some_and(|inode| inner.state.unopenable.contains(&inode)) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
@@ -509,6 +525,8 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.call("rename")?;
+        inner.state.usable(from)?;
+        inner.state.usable(to)?;
         if inner.state.dirs.remove(from) {
             inner.state.dirs.insert(to.to_owned());
             return Ok(());
@@ -529,6 +547,8 @@ impl Disk for SimDisk {
 
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         let mut inner = self.call("exchange")?;
+        inner.state.usable(one)?;
+        inner.state.usable(other)?;
         let renaming = Renaming::Exchange(one.to_owned(), other.to_owned());
         renaming.apply(&mut inner.state.names);
         inner.state.renamings.push(renaming);
@@ -537,6 +557,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.call("remove")?;
+        inner.state.usable(path)?;
         inner.state.names.remove(path).ok_or_else(not_found)?;
         inner.state.renamings.push(Renaming::Unlink(path.to_owned()));
         Ok(())
