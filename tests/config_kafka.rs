@@ -261,6 +261,18 @@ fn protection_that_is_not_there_is_a_warning() {
 }
 
 #[test]
+fn a_batch_that_brokers_refuse_is_made_smaller() {
+    let warning = |properties: &str| Case::new("", properties).config().warnings;
+    let large = format!("{SECURED}\n\"batch.size\" = 2000000");
+    let said = warning(&large);
+    assert!(
+        said.len() == 1 && said[0].contains("batch.size") && said[0].contains("1000000 is used"),
+        "{said:?}"
+    );
+    assert_eq!(warning(&format!("{SECURED}\n\"batch.size\" = 1000000")), [""; 0]);
+}
+
+#[test]
 fn check_tries_files_and_properties_without_connecting_anywhere() {
     let good = Case::new("password_file = \"secret\"", SECURED);
     assert_eq!(good.check(), "✓ destination \"cloud\": its settings can be used");

@@ -84,6 +84,9 @@ const KEYED_PARTITIONERS: [&str; 6] = [
     "fnv1a_random",
 ];
 
+/// librdkafka's own batch size, in bytes, a little below what brokers take by default.
+const LARGEST_BATCH: u64 = 1_000_000;
+
 /// What librdkafka is built with here.
 pub(crate) const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
@@ -109,6 +112,16 @@ pub(super) fn read(
         // "probe" is librdkafka's word for the places where systems keep their authorities.
         let value = match PATHS.contains(&&*name) && value != "probe" {
             true => base.path(&property).map_or(value, |path| path.display().to_string()),
+            false => value,
+        };
+        let value = match name == "batch.size" && value.parse().is_ok_and(|bytes: u64| bytes > LARGEST_BATCH) {
+            true => {
+                warnings.push(format!(
+                    "{}: {value} is more than brokers take in one batch, and a batch is refused as a whole: {LARGEST_BATCH} is used",
+                    property.key()
+                ));
+                LARGEST_BATCH.to_string()
+            }
             false => value,
         };
         properties.insert(name, value);

@@ -11,12 +11,17 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::flow::Flow;
 
+/// So many numbers behind the last record that was doubted.
+const SOON: u64 = 256;
+
 pub(super) struct Course {
     pub(super) backoff: Backoff,
-    /// The record behind which nothing goes out before it has passed.
-    pub(super) suspect: Option<u64>,
-    /// Records that are in the dead letters though the cursor has not passed them.
-    pub(super) given_up: BTreeSet<u64>,
+    /// Records that go alone: nothing is on its way with one of them.
+    pub(super) suspects: BTreeSet<u64>,
+    /// Records that the destination has, or that are in the dead letters, though the cursor has not passed them.
+    pub(super) settled: BTreeSet<u64>,
+    /// The last one that was in company when that was refused.
+    doubted: Option<u64>,
     pub(super) flow: Flow,
     refused: Option<Refused>,
 }
@@ -33,8 +38,9 @@ impl Course {
     pub(super) fn new() -> Self {
         Self {
             backoff: Backoff::new(),
-            suspect: None,
-            given_up: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            settled: BTreeSet::new(),
+            doubted: None,
             flow: Flow::default(),
             refused: None,
         }
@@ -73,10 +79,23 @@ impl Course {
         until.filter(|until| *until > Instant::now())
     }
 
+    /// These were refused together, perhaps only for their company, and go alone. If that comes again soon the destination
+    /// takes no company of this size, and all that was on its way goes alone: it would have a session for each otherwise.
+    pub(super) fn doubt(&mut self, doubted: &[u64], on_their_way: impl Iterator<Item = u64>) {
+        let first = doubted.first().copied().unwrap_or_default();
+        match self.doubted.is_some_and(|last| first <= last + SOON) {
+            true => self.suspects.extend(on_their_way),
+            false => self.suspects.extend(doubted),
+        }
+        self.doubted = self.suspects.last().copied();
+    }
+
     /// The cursor has passed what is before it.
     pub(super) fn passed(&mut self, cursor: u64) {
-        while self.given_up.first().is_some_and(|number| *number < cursor) {
-            self.given_up.pop_first();
+        for numbers in [&mut self.settled, &mut self.suspects] {
+            while numbers.first().is_some_and(|number| *number < cursor) {
+                numbers.pop_first();
+            }
         }
     }
 }

@@ -148,13 +148,11 @@ impl Pump {
         }
         let reader = self.queue.reader(&self.name);
         course.passed(reader.position());
-        if course.suspect.is_some_and(|suspect| suspect < reader.position()) {
-            course.suspect = None;
-        }
         let mut transfer = Transfer::new(self, course, reader.position());
         let end = transfer.run(&mut *session, reader, stop, abort).await;
         // What was confirmed just before the end is not delivered again.
         self.queue.advance(&self.name, transfer.cursor());
+        transfer.remember();
         self.status.in_flight(0);
         session.close().await;
         end

@@ -33,6 +33,8 @@ struct Picky {
     refuses: Arc<Mutex<Refuses>>,
     /// What it does not even take.
     rejects: Refuses,
+    /// What it never answers.
+    silent: Refuses,
     /// How many sessions are lost with everything on its way.
     lost: usize,
     sessions: Arc<AtomicUsize>,
@@ -46,6 +48,7 @@ impl Picky {
             ends: false,
             refuses: Arc::new(Mutex::new(refuses)),
             rejects: none,
+            silent: none,
             lost: 0,
             sessions: Arc::default(),
             sent: Arc::default(),
@@ -115,7 +118,8 @@ impl Session for Answering {
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async {
-            if self.waiting.is_empty() {
+            let silent = self.picky.silent;
+            if self.waiting.iter().all(|number| silent(*number)) {
                 return std::future::pending().await;
             }
             if self.picky.sessions.load(Ordering::Relaxed) <= self.picky.lost {
@@ -127,7 +131,8 @@ impl Session for Answering {
                 (true, false) => Outcome::Refused("no".to_owned()),
                 (true, true) => Outcome::Doubted("one of them, no".to_owned()),
             };
-            let answered = self.waiting.drain(..).map(|number| Confirmation {
+            let answered = self.waiting.extract_if(.., |number| !silent(*number));
+            let answered = answered.map(|number| Confirmation {
                 number,
                 outcome: outcome(number),
             });
@@ -279,7 +284,32 @@ async fn what_is_refused_in_company_is_tried_alone_before_it_is_given_up() {
     let running = Running::new(10, doubting).await;
     running.passed(10).await;
     assert_eq!(running.refused(), 2);
-    assert_eq!(running.sent(), (0..10).chain(3..10).collect::<Vec<_>>());
+    // What was taken of other vehicles does not come again.
+    assert_eq!(running.sent(), (0..10).chain([3, 6, 8, 9]).collect::<Vec<_>>());
+}
+
+fn the_first(number: u64) -> bool {
+    number == 0
+}
+
+/// As a partition without a leader does, while the others go on.
+#[tokio::test]
+async fn what_is_never_answered_keeps_nobody_from_being_tried_alone() {
+    let picky = Picky {
+        doubts: true,
+        silent: the_first,
+        ..Picky::new(every_fifth)
+    };
+    let running = Running::new(10, picky).await;
+    running
+        .until(|running| running.refused() == 2 && running.sent().ends_with(&[9]))
+        .await;
+    assert_eq!(running.queue.cursor("home"), 0);
+    let mut had: Vec<_> = running.sent().into_iter().filter(|number| *number != 0).collect();
+    assert!(had.len() < 20, "each once, or with its vehicle's again: {had:?}");
+    had.sort_unstable();
+    had.dedup();
+    assert_eq!(had, (1..10).collect::<Vec<_>>());
 }
 
 #[tokio::test]

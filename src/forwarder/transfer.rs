@@ -1,6 +1,6 @@
 //! One session's records on their way: handed over as fast as the rules and the destination allow, confirmed in any order.
 //!
-//! A record that fails is a suspect: until it has passed, records are sent one at a time. It is given up only when the
+//! A record that fails, or that was refused in company, is a suspect, and sent alone. It is given up only when the
 //! destination refuses for good it and nothing else, or it while it is alone, and then it is durably in the dead letters
 //! before the cursor passes.
 
@@ -42,6 +42,8 @@ pub(super) struct Transfer<'a> {
     done: usize,
     /// One more than the last number that was read.
     read_end: u64,
+    /// On its way by itself, and not settled yet.
+    alone: Option<u64>,
     room: Room,
 }
 
@@ -55,6 +57,7 @@ impl<'a> Transfer<'a> {
             read: Vec::new(),
             done: 0,
             read_end: cursor,
+            alone: None,
             room: Room::default(),
         }
     }
@@ -66,6 +69,12 @@ impl<'a> Transfer<'a> {
 
     pub(super) fn cursor(&self) -> u64 {
         self.flight.cursor()
+    }
+
+    /// What the next session need not send again is remembered.
+    pub(super) fn remember(&mut self) {
+        self.course.settled.extend(self.flight.settled());
+        self.course.passed(self.flight.cursor());
     }
 
     pub(super) async fn run(
@@ -141,8 +150,10 @@ impl<'a> Transfer<'a> {
                             Outcome::Doubted(_) => 2,
                             Outcome::Failed(_) => 3,
                         });
+                        let (doubted, failed) = self.not_taken(&confirmations);
+                        self.course.suspects.extend(failed);
                         for confirmation in confirmations {
-                            if let Err(end) = self.settle(confirmation, takes).await {
+                            if let Err(end) = self.settle(confirmation, takes, &doubted).await {
                                 return end;
                             }
                         }
@@ -180,18 +191,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// Hands over what was read while the session takes it and the rules let it go, and while what is behind the oldest
-    /// unconfirmed record can be accounted for; a suspect, or what comes behind a refusal, only when nothing else is in
-    /// flight. Returns until when the next one waits, if it does.
+    /// unconfirmed record can be accounted for; a suspect, or what comes behind a refusal, only when no answer to anything
+    /// else is to be expected. Returns until when the next one waits, if it does.
     async fn hand_over(&mut self, session: &mut dyn Session) -> Result<Option<Instant>, End> {
         if let Some(until) = self.course.waits_until() {
             return Ok(Some(until));
         }
-        let mut handed = 0;
-        while session.has_room()
-            && !self.flight.is_long()
-            && (self.flight.unconfirmed() == 0
-                || !self.course.is_wary() && self.course.suspect.is_none_or(|suspect| suspect < self.flight.cursor()))
-        {
+        let (mut handed, began) = (0, Instant::now());
+        while session.has_room() && !self.flight.is_long() {
             let Some(queued) = self.read.get(self.done) else {
                 // Nothing of it is kept until more comes, which may be long.
                 (self.read, self.done, self.room) = (Vec::new(), 0, Room::default());
@@ -199,10 +206,16 @@ impl<'a> Transfer<'a> {
                 return Ok(None);
             };
             let number = queued.id.number;
-            if !self.rules.want(&queued.record) || self.course.given_up.contains(&number) {
+            if !self.rules.want(&queued.record) || self.course.settled.contains(&number) {
                 self.flight.pass(number + 1);
                 self.done += 1;
                 continue;
+            }
+            let is_alone = self.course.is_wary() || self.course.suspects.contains(&number);
+            if (is_alone || self.alone.is_some())
+                && let Some(until) = self.flight.busy_until()
+            {
+                return Ok(Some(until));
             }
             if self
                 .course
@@ -236,7 +249,8 @@ impl<'a> Transfer<'a> {
                         self.course.flow.spend(taken.bytes, now);
                     }
                     self.pump.status.sent(taken.bytes, taken.inexpressible);
-                    self.flight.sent(number, taken.bytes);
+                    self.flight.sent(number, taken.bytes, &queued.record.vin, began);
+                    self.alone = is_alone.then_some(number);
                 }
                 Err(Rejected::ForGood(reason)) => {
                     self.give_up(number, &reason).await?;
@@ -248,35 +262,45 @@ impl<'a> Transfer<'a> {
         Ok(None)
     }
 
-    /// `takes`: something was delivered beside it.
-    async fn settle(&mut self, confirmation: Confirmation, takes: bool) -> Result<(), End> {
+    /// What was refused together, and what failed.
+    fn not_taken(&self, confirmations: &[Confirmation]) -> (Vec<u64>, Vec<u64>) {
+        let (mut doubted, mut failed) = (Vec::new(), Vec::new());
+        for one in confirmations.iter().filter(|one| self.flight.holds(one.number)) {
+            match one.outcome {
+                Outcome::Doubted(_) => doubted.push(one.number),
+                Outcome::Failed(_) => failed.push(one.number),
+                Outcome::Delivered | Outcome::Refused(_) => {}
+            }
+        }
+        (doubted, failed)
+    }
+
+    /// `takes`: something was delivered beside it. `doubted`: all that were refused with it.
+    async fn settle(&mut self, confirmation: Confirmation, takes: bool, doubted: &[u64]) -> Result<(), End> {
         let Confirmation { number, outcome } = confirmation;
+        let was_alone = self.alone.take_if(|alone| *alone == number).is_some();
         match outcome {
             Outcome::Delivered => {
                 if let Some(bytes) = self.flight.confirm(number) {
                     self.pump.status.confirmed(bytes);
                 }
-                if self.course.suspect == Some(number) {
-                    self.course.suspect = None;
-                }
+                self.course.suspects.remove(&number);
                 Ok(())
             }
             _ if !self.flight.holds(number) => Ok(()),
             Outcome::Refused(reason) => self.refused(number, &reason, takes).await,
-            Outcome::Doubted(reason) if self.flight.unconfirmed() == 1 => {
+            Outcome::Doubted(reason) if doubted == [number] && (was_alone || self.flight.unconfirmed() == 1) => {
                 self.refused(number, &reason, takes).await?;
                 Err(End::Again)
             }
             // Until it passes nothing is sent beside it: what the destination does take would come again with each try.
             Outcome::Failed(reason) => {
-                self.course.suspect = self.course.suspect.max(Some(number));
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Lost(reason))
             }
             Outcome::Doubted(_) => {
-                // Perhaps only because of its company: a Kafka batch is refused as a whole. All that was on the way with
-                // it is tried alone, or a destination that takes no batch of this size would have a session for each.
-                self.course.suspect = self.flight.newest();
+                // Perhaps only because of its company: a Kafka batch is refused as a whole.
+                self.course.doubt(doubted, self.flight.on_their_way());
                 self.pump.queue.advance(&self.pump.name, self.flight.cursor());
                 Err(End::Again)
             }
@@ -291,9 +315,7 @@ impl<'a> Transfer<'a> {
                 .interrupted(&format!("it takes nothing of what it is sent: {reason}"));
         }
         self.flight.confirm(number);
-        if self.course.suspect == Some(number) {
-            self.course.suspect = None;
-        }
+        self.course.suspects.remove(&number);
         self.pump.queue.advance(&self.pump.name, self.flight.cursor());
         Ok(())
     }
@@ -301,7 +323,7 @@ impl<'a> Transfer<'a> {
     /// Once, though the cursor may be behind it and the session may end. Returns whose it is.
     async fn give_up(&mut self, number: u64, reason: &str) -> Result<Option<Arc<str>>, End> {
         let vin = self.pump.give_up(number, reason).await?;
-        self.course.given_up.insert(number);
+        self.course.settled.insert(number);
         Ok(vin)
     }
 }
