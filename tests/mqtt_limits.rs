@@ -197,10 +197,12 @@ fn records_wait_until_the_broker_lets_the_gateway_publish_them() {
         let mut daemon = configured(broker.port, more);
         daemon.start();
         let tallies = drive(&daemon, 20);
-        wait_error(
-            &daemon,
-            "not authorised; give this client the right to publish to its topics",
-        );
+        wait_error(&daemon, "not authorised to publish to fleet/");
+        let said = daemon.last_error("broker").unwrap();
+        let topics = tallies.iter().map(|vehicle| format!("fleet/{}/", vehicle.vin));
+        assert!(topics.into_iter().any(|topic| said.contains(&topic)), "{said}");
+        assert!(said.contains(" (record "), "{said}");
+        assert!(said.ends_with("; give this client the right to"), "{said}");
         assert_eq!(
             (daemon.figure("broker", "confirmed"), daemon.figure("broker", "refused")),
             (0, 0)

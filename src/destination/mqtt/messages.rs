@@ -12,6 +12,9 @@ use crate::record::payload::wire::length_bytes;
 /// Bytes of a transaction id that go into a property: it is there once for each message that a record becomes.
 const LONGEST_PROPERTY: usize = 256;
 
+/// The user property with a record's id.
+pub(super) const RECORD: &str = "record";
+
 /// Where it is said whether the gateway with this client id is there.
 pub(super) fn status_topic(base: &str, client_id: &str) -> String {
     format!("{base}/waystation/{}/status", mqtt_fields::clean(client_id))
@@ -27,7 +30,7 @@ pub(super) fn of(queued: &Queued, payload: &[u8], config: &config::Mqtt) -> Resu
         retain: config.retain,
         properties: vec![
             ("txid", property(&record.txid)),
-            ("record", queued.stable_id().to_string()),
+            (RECORD, queued.stable_id().to_string()),
             ("received_at", record.received_at.to_string()),
         ],
     };

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only an answer of the broker's to the message itself is passed on as its outcome.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display, Formatter};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,7 +16,7 @@ use super::link::{
     Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, INCOMING_BYTES, Message, OFFLINE, Opened, Settings,
     Unanswered,
 };
-use super::tls;
+use super::{messages, tls};
 use crate::config::Qos;
 use crate::destination::Outcome;
 use crate::destination::prompt::Prompt;
@@ -70,6 +70,7 @@ struct V5 {
 
 impl Client for V5 {
     fn publish(&self, message: Message) -> Result<Option<Acknowledged>, String> {
+        let subject = Subject::of(&message);
         let properties = message.properties.into_iter();
         let properties = PublishProperties {
             user_properties: properties.map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -82,7 +83,7 @@ impl Client for V5 {
             Ok(notice) => Ok(Some(Box::pin(async move {
                 match notice.wait_completion_async().await {
                     Ok(()) => Ok(Outcome::Delivered),
-                    Err(error) => outcome(&error),
+                    Err(error) => outcome(&error, &subject),
                 }
             }))),
             Err(ClientError::RequestChannelDisconnected(_)) => Ok(None),
@@ -188,12 +189,39 @@ fn disconnected(code: DisconnectReasonCode, reason: Option<&str>) -> String {
     format!("the broker ended the connection: {code:?}{reason}{advice}")
 }
 
+/// What a message was about: who reads a refusal can do nothing about a topic that it does not name.
+struct Subject {
+    topic: String,
+    /// The id of its record, unless it is the gateway's own word.
+    record: Option<String>,
+}
+
+impl Subject {
+    fn of(message: &Message) -> Self {
+        let mut properties = message.properties.iter();
+        let record = properties.find(|(name, _)| *name == messages::RECORD);
+        Self {
+            topic: message.topic.clone(),
+            record: record.map(|(_, id)| id.clone()),
+        }
+    }
+}
+
+impl Display for Subject {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.record {
+            Some(record) => write!(f, "{} (record {record})", self.topic),
+            None => f.write_str(&self.topic),
+        }
+    }
+}
+
 /// What a failed publish means for its record.
-fn outcome(error: &PublishNoticeError) -> Result<Outcome, Unanswered> {
+fn outcome(error: &PublishNoticeError, subject: &Subject) -> Result<Outcome, Unanswered> {
     // PUBACK and PUBREC have the same codes.
     match error {
-        PublishNoticeError::V5PubAck(reason) => Ok(refusal(*reason as u8, reason)),
-        PublishNoticeError::V5PubRec(reason) => Ok(refusal(*reason as u8, reason)),
+        PublishNoticeError::V5PubAck(reason) => Ok(refusal(*reason as u8, reason, subject)),
+        PublishNoticeError::V5PubRec(reason) => Ok(refusal(*reason as u8, reason, subject)),
         PublishNoticeError::Recv | PublishNoticeError::Qos0NotFlushed => Err(Unanswered::Ended),
         PublishNoticeError::RetainNotSupported => Err(Unanswered::Failed(
             "the broker keeps no retained messages; set retain = false and status = false".to_owned(),
@@ -202,9 +230,11 @@ fn outcome(error: &PublishNoticeError) -> Result<Outcome, Unanswered> {
     }
 }
 
-fn refusal(code: u8, name: &dyn Debug) -> Outcome {
+fn refusal(code: u8, name: &dyn Debug, subject: &Subject) -> Outcome {
     match code {
-        0x87 => Outcome::Failed("not authorised; give this client the right to publish to its topics".to_owned()),
+        0x87 => Outcome::Failed(format!(
+            "not authorised to publish to {subject}; give this client the right to"
+        )),
         0x97 => Outcome::Failed("the broker's quota for this client is used up; raise it or wait".to_owned()),
         // The topic or the payload is not to its liking.
         0x90 | 0x99 => Outcome::Refused(format!("refused by the broker: {name:?}")),
@@ -220,7 +250,11 @@ mod tests {
 
     #[test]
     fn only_a_message_that_is_wrong_in_itself_is_refused_for_good() {
-        let of = |error| outcome(&error).ok();
+        let subject = Subject {
+            topic: "t/VIN/v/Soc".to_owned(),
+            record: Some("queue-7".to_owned()),
+        };
+        let of = |error| outcome(&error, &subject).ok();
         for reason in [PubAckReason::TopicNameInvalid, PubAckReason::PayloadFormatInvalid] {
             assert!(matches!(
                 of(PublishNoticeError::V5PubAck(reason)),
@@ -228,7 +262,10 @@ mod tests {
             ));
         }
         for (reason, words) in [
-            (PubRecReason::NotAuthorized, "the right to publish"),
+            (
+                PubRecReason::NotAuthorized,
+                "not authorised to publish to t/VIN/v/Soc (record queue-7); give",
+            ),
             (PubRecReason::QuotaExceeded, "quota"),
             (PubRecReason::UnspecifiedError, "UnspecifiedError"),
         ] {
