@@ -220,6 +220,27 @@ fn records_wait_until_the_broker_lets_the_gateway_publish_them() {
 }
 
 #[test]
+fn what_is_behind_a_forbidden_first_record_does_not_overtake_it() {
+    for more in ["", "qos = 2"] {
+        let mut broker = Mosquitto::with(ACL);
+        broker.write(
+            "acl",
+            "topic read #\ntopic write fleet/+/V\ntopic write fleet/waystation/#\n",
+        );
+        broker.start();
+        let subscriber = Subscriber::new(broker.port, "fleet/#");
+        let mut daemon = configured(broker.port, &format!("pause = true\n{more}"));
+        daemon.start();
+        send(&daemon, "first", b"x");
+        drive(&daemon, 20);
+        daemon.edit("pause = true", "pause = false");
+        daemon.reload();
+        wait_error(&daemon, "not authorised to publish to fleet/");
+        assert_eq!((daemon.figure("broker", "sent"), subscriber.count()), (1, 0));
+    }
+}
+
+#[test]
 fn a_status_that_the_broker_forbids_keeps_no_record_back() {
     for more in [ACL, "user root\nacl_file DIR/acl"] {
         let mut broker = Mosquitto::with(more);

@@ -121,6 +121,9 @@ pub(super) struct Publishing {
     _events: AbortOnDropHandle<()>,
     pub(super) end: End,
     window: usize,
+    /// Whether the broker has taken a record of this session. Until it has, one goes at a time: what it forbids at its first
+    /// is not overtaken by what was sent behind it.
+    has_taken: bool,
     max_packet: usize,
     /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
     unsent: VecDeque<(u64, bool, Message)>,
@@ -163,7 +166,7 @@ impl Session for Publishing {
     }
 
     fn has_room(&self) -> bool {
-        self.unsent.is_empty() && !self.is_full()
+        self.unsent.is_empty() && !self.is_full() && (self.has_taken || self.in_flight.is_empty())
     }
 
     fn send(&mut self, queued: &Queued, payload: &[u8]) -> Result<Sent, Rejected> {
@@ -253,6 +256,7 @@ impl Publishing {
             client,
             _events: events,
             end: End::new(end),
+            has_taken: false,
             max_packet: usize::MAX,
             unsent: VecDeque::new(),
             in_flight: VecDeque::new(),
@@ -311,6 +315,8 @@ impl Publishing {
             };
             self.in_flight.pop_front();
             self.bytes -= bytes;
+            // A record that became no message at all proves nothing.
+            self.has_taken |= last && bytes > 0 && outcome == Outcome::Delivered;
             let outcome = match outcome {
                 // Its other messages go out all the same, and are answered before it is told.
                 Outcome::Refused(reason) => {

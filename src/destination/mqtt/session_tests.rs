@@ -83,6 +83,7 @@ fn session(client: impl Client + 'static, layout: &str, end: oneshot::Receiver<E
     let events = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
     Publishing {
         window: 10,
+        has_taken: true,
         ..Publishing::new("home", config.clone(), Box::new(client), events, end)
     }
 }
@@ -147,6 +148,27 @@ async fn what_is_in_flight_is_bounded_in_bytes_and_a_record_of_any_size_passes()
     assert!(waiting.has_room());
     waiting.send(&queued(2), &[7; 3 * WINDOW_BYTES]).unwrap();
     assert!(!waiting.has_room(), "{} in flight", waiting.in_flight.len());
+}
+
+#[tokio::test]
+async fn nothing_goes_beside_a_sessions_first_record_before_the_broker_has_taken_it() {
+    let (_open, end) = oneshot::channel();
+    let broker = Prompt::new(|message| match message.payload.first() {
+        Some(b'!') => Outcome::Refused("no".to_owned()),
+        _ => Outcome::Delivered,
+    });
+    let mut session = Publishing {
+        has_taken: false,
+        ..session(broker.clone(), "records", end)
+    };
+    for (number, payload) in [(1, b"!"), (2, b"a")] {
+        assert!(session.has_room());
+        session.send(&queued(number), payload).unwrap();
+        assert!(!session.has_room(), "one at a time");
+        assert_eq!(session.news().await.unwrap().confirmations.len(), 1);
+    }
+    session.send(&queued(3), b"b").unwrap();
+    assert!(session.has_room(), "it takes what it is sent");
 }
 
 #[tokio::test]
