@@ -71,3 +71,26 @@ fn a_broker_without_retained_messages_is_explained() {
         error.contains("it keeps no retained messages: set status = false")
     });
 }
+
+#[test]
+fn an_outage_without_a_record_to_send_is_over_when_the_broker_lets_the_gateway_in_again() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let mut daemon = configured(broker.port, "client_id = \"gate\"");
+    daemon.start();
+    let is_up = |daemon: &Daemon| daemon.connected("broker") && daemon.last_error("broker").is_none();
+    wait_for("it is connected", LONG, || is_up(&daemon));
+    let intruder = Subscriber::with(broker.port, "fleet/#", &["-i", "gate"]);
+    wait_for("another client's coming is told", LONG, || {
+        daemon.log().contains("another client has the same client_id")
+    });
+    drop(intruder);
+    wait_for("it is connected again", LONG, || is_up(&daemon));
+    broker.kill_9();
+    wait_for("the broker's end is told", LONG, || daemon.last_error("broker").is_some());
+    broker.start();
+    wait_for("it is connected again", LONG, || is_up(&daemon));
+    let log = daemon.log();
+    let told = [" delivering ", "delivery interrupted"].map(|words| log.matches(words).count());
+    assert!(told[0] >= 3 && told[1] >= 2, "{log}");
+}

@@ -143,8 +143,8 @@ impl Pump {
                 return End::Lost(error.to_string());
             }
         };
-        if session.is_up() {
-            self.status.reached();
+        if session.is_up() && self.status.reached() {
+            self.tell_delivering();
         }
         let reader = self.queue.reader(&self.name);
         course.passed(reader.position());
@@ -156,6 +156,10 @@ impl Pump {
         self.status.in_flight(0);
         session.close().await;
         end
+    }
+
+    pub(super) fn tell_delivering(&self) {
+        tracing::info!(destination = %self.name, "delivering");
     }
 
     pub(super) fn interrupted(&self, reason: &str) {

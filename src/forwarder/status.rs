@@ -125,19 +125,17 @@ impl Status {
         news
     }
 
-    /// A session could begin, where none could before.
-    pub(crate) fn reached(&self) {
+    /// A session could begin. Returns whether it is news that one is up.
+    pub(crate) fn reached(&self) -> bool {
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         // What a destination refuses stays true until something arrives.
         if self.unreachable.swap(false, Ordering::Relaxed) {
             *last = None;
         }
-        if last.is_none() {
-            self.connected.store(true, Ordering::Relaxed);
-        }
+        last.is_none() && !self.connected.swap(true, Ordering::Relaxed)
     }
 
-    /// No session could begin.
+    /// No session could begin, or one was lost with nothing on its way: the next that can begin shows that this is over.
     pub(crate) fn not_reached(&self) {
         self.unreachable.store(true, Ordering::Relaxed);
     }

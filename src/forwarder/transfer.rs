@@ -138,7 +138,7 @@ impl<'a> Transfer<'a> {
                         let takes = confirmations.iter().any(|confirmation| confirmation.outcome == Outcome::Delivered);
                         if takes {
                             if self.pump.status.up() {
-                                tracing::info!(destination = %self.pump.name, "delivering");
+                                self.pump.tell_delivering();
                             }
                             self.course.delivered();
                             give_up_at = Instant::now() + SETTLE_SILENCE;
@@ -164,7 +164,13 @@ impl<'a> Transfer<'a> {
                             self.pump.interrupted(&reason);
                         }
                     }
-                    Err(error) => return End::Lost(error.to_string()),
+                    Err(error) => {
+                        // What was on its way may have been the reason: that is over when some of it has arrived.
+                        if self.flight.unconfirmed() == 0 {
+                            self.pump.status.not_reached();
+                        }
+                        return End::Lost(error.to_string());
+                    }
                 },
                 () = tokio::time::sleep_until(give_up_at.min(hold_until)), if ending.is_some() => {
                     tracing::warn!(destination = %self.pump.name, unconfirmed = self.flight.unconfirmed(),
