@@ -504,8 +504,8 @@ fn each_mistake_gives_exactly_its_message() {
         ),
         (
             "\"telemetry\"",
-            "\"a/\"",
-            "config.toml:18: destinations.home.topic_base: \"a/\" begins or ends with a slash; write it without",
+            "\"a\\u0000\"",
+            "config.toml:18: destinations.home.topic_base: \"a\\u0000\" has a NUL in it, which no topic can have; write it without",
         ),
         (
             "topic_base",

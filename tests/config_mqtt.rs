@@ -83,6 +83,32 @@ fn qos_0_is_allowed_with_a_word_on_what_it_costs() {
 }
 
 #[test]
+fn topics_begin_as_it_is_written_with_a_word_on_what_is_unusual() {
+    let with = |base: &str| parse(&text(PLAIN).replace("fleet", base), Path::new("config.toml"));
+    for (base, word) in [
+        ("fleet/north", None),
+        ("", Some("empty level")),
+        ("/home/tesla", Some("\"/home/tesla/{VIN}/…\"; subscribers have to name the empty level")),
+        ("telemetry/", Some("empty level")),
+        ("a//b", Some("empty level")),
+        ("$share/a", Some("belongs to the broker")),
+        ("a\\u0007", Some("control characters")),
+    ] {
+        let mut config = with(base).unwrap();
+        assert_eq!(config.warnings.len(), usize::from(word.is_some()), "{:?}", config.warnings);
+        assert!(word.is_none_or(|word| config.warnings[0].contains(word)), "{:?}", config.warnings);
+        let DestinationKind::Mqtt(mqtt) = config.destinations.remove(0).kind else {
+            panic!("{base}")
+        };
+        assert_eq!(mqtt.topic_base, base.replace("\\u0007", "\u{7}"));
+    }
+    for base in ["a/+", "#", "a\\u0000", &"x".repeat(257)] {
+        let said = with(base).unwrap_err().to_string();
+        assert!(said.contains("destinations.home.topic_base: "), "{said}");
+    }
+}
+
+#[test]
 fn a_type_that_the_layout_has_no_topics_for_is_allowed_with_a_word_on_what_becomes_of_it() {
     let warnings = |types: &str, layout: &str| {
         let text = text(&format!("{PLAIN}{layout}")).replace("\"*\" = \"home\"", types);

@@ -236,6 +236,17 @@ fn what_mqtt_does_otherwise_is_said() {
 }
 
 #[test]
+fn mqtt_topics_begin_as_they_did() {
+    for base in ["/home/tesla", "telemetry/", "a//b", "/", ""] {
+        let (config, imported) = with(json!({ "mqtt": { "topic_base": base } }));
+        assert_eq!(mqtt(&config).topic_base, base);
+        assert!(!imported.lost.join("\n").contains("topic_base"), "{:?}", imported.lost);
+    }
+    let (config, _) = with(json!({ "mqtt": { "topic_base": null } }));
+    assert_eq!(mqtt(&config).topic_base, "");
+}
+
+#[test]
 fn properties_keep_their_text_and_those_that_are_refused_are_named() {
     let (config, imported) = with(json!({ "kafka": {
         "linger.ms": 0.5, "batch.size": 1e6, "statistics.interval.ms": 0, "socket.keepalive.enable": false,

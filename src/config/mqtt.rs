@@ -28,7 +28,7 @@ pub struct Mqtt {
     pub credentials: Option<(String, String)>,
     /// `None`: `waystation-`, the first 12 characters of the queue's id, `-` and the destination's name.
     pub client_id: Option<String>,
-    /// First part of every topic, without a slash at its end.
+    /// What stands before `/{VIN}/…` in every topic; may be empty.
     pub topic_base: String,
     /// How records become messages.
     pub layout: MqttLayout,
@@ -96,7 +96,7 @@ pub(super) fn mqtt(name: &str, table: &Table<'_>, base: Base<'_>, warnings: &mut
         field.choice(&[("5", MqttProtocol::V5), ("3.1.1", MqttProtocol::V3)])
     });
     let topic_base = table.required("topic_base", "it begins every topic: {topic_base}/{VIN}/…");
-    let topic_base = topic_base.and_then(|field| topic_base_of(&field));
+    let topic_base = topic_base.and_then(|field| topic_base_of(name, &field, warnings));
     let layout = or(table, "layout", Some(MqttLayout::Fields), |field| {
         field.choice(&[("fields", MqttLayout::Fields), ("records", MqttLayout::Records)])
     });
@@ -266,23 +266,36 @@ fn broker(field: &Field<'_>) -> Option<(String, u16, bool)> {
     Some((host.to_owned(), port, encrypted))
 }
 
-fn topic_base_of(field: &Field<'_>) -> Option<String> {
-    let topic = field.text()?;
-    let reason = if topic.contains(['+', '#']) {
-        "has a wildcard in it; + and # cannot be published to"
-    } else if topic.starts_with('/') || topic.ends_with('/') {
-        "begins or ends with a slash; write it without"
-    } else if topic.contains("//") {
-        "has an empty level; write one slash between levels"
-    } else if topic.starts_with('$') {
-        "begins with $, which belongs to the broker"
-    } else if topic.len() > 256 || topic.chars().any(char::is_control) {
-        "cannot begin a topic; write at most 256 bytes without control characters"
+/// As it is written: Tesla's server puts `/{VIN}/…` behind whatever stands there, and consumers have subscribed to that.
+fn topic_base_of(name: &str, field: &Field<'_>, warnings: &mut Vec<String>) -> Option<String> {
+    let topic = field.string()?;
+    let wrong = if topic.contains(['+', '#']) {
+        Some("has a wildcard in it; + and # cannot be published to")
+    } else if topic.contains('\0') {
+        Some("has a NUL in it, which no topic can have; write it without")
+    } else if topic.len() > 256 {
+        Some("is too long to begin a topic; write at most 256 bytes")
     } else {
-        return Some(topic.to_owned());
+        None
     };
-    field.refuse(reason);
-    None
+    if let Some(wrong) = wrong {
+        field.refuse(wrong);
+        return None;
+    }
+    let odd = if topic.starts_with('$') {
+        Some("what begins with $ belongs to the broker, and subscribers to # do not see it")
+    } else if topic.chars().any(char::is_control) {
+        Some("brokers may end the connection because of its control characters")
+    } else if topic.split('/').any(str::is_empty) {
+        Some("subscribers have to name the empty level in it too")
+    } else {
+        None
+    };
+    if let Some(odd) = odd {
+        let topic = format!("{topic}/{{VIN}}/…");
+        warnings.push(format!("destinations.{name}: topics will be {topic:?}; {odd}"));
+    }
+    Some(topic.to_owned())
 }
 
 /// User name and password; the outer `None` when something is wrong with them. Passwords are never shown.

@@ -56,16 +56,8 @@ pub(super) fn write(root: &Object<'_>, routes: &Routes<'_>, draft: &mut Draft) {
         }
     };
     section.entry(Entry::new("url", text(&url), "mqtt.broker").or(URL));
-    let base = mqtt.text("topic_base", draft).unwrap_or_else(|| {
-        draft.lost(
-            "mqtt.topic_base",
-            format!(
-                "is not there, so that topics began with \"/\"; {TOPIC_BASE:?} stands in its place, change it and tell \
-                 consumers"
-            ),
-        );
-        TOPIC_BASE
-    });
+    // Without one topics begin with "/" there, and so they do here.
+    let base = mqtt.text("topic_base", draft).unwrap_or_default();
     section.entry(Entry::new("topic_base", text(base), "mqtt.topic_base").or(TOPIC_BASE));
     if let Some(id) = mqtt.text("client_id", draft) {
         section.comment(
