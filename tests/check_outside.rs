@@ -78,6 +78,27 @@ fn a_broker_that_does_not_let_the_gateway_in() {
     );
 }
 
+#[test]
+fn a_broker_that_takes_less_than_the_gateway_will_ask_for() {
+    for (limit, words) in [
+        ("max_qos 0", "takes QoS 0 at most; set qos = 0"),
+        (
+            "retain_available false",
+            "keeps no retained messages; set status = false",
+        ),
+    ] {
+        // Only who begins like the gateway is known there.
+        let mut broker = Mosquitto::with(&format!("{limit}\nclientid_prefixes gate"));
+        broker.start();
+        let machine = Machine::new();
+        machine.destination(&format!(
+            "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic_base = \"t\"\nlayout = \"records\"\nclient_id = \"gate\"",
+            broker.port
+        ));
+        machine.says("✗ destination \"more\": cannot be reached: ", words);
+    }
+}
+
 /// OpenSSL's own server, as a stranger that answers in the gateway's place.
 struct Stranger {
     child: Child,

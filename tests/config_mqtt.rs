@@ -88,15 +88,27 @@ fn topics_begin_as_it_is_written_with_a_word_on_what_is_unusual() {
     for (base, word) in [
         ("fleet/north", None),
         ("", Some("empty level")),
-        ("/home/tesla", Some("\"/home/tesla/{VIN}/…\"; subscribers have to name the empty level")),
+        (
+            "/home/tesla",
+            Some("\"/home/tesla/{VIN}/…\"; subscribers have to name the empty level"),
+        ),
         ("telemetry/", Some("empty level")),
         ("a//b", Some("empty level")),
         ("$share/a", Some("belongs to the broker")),
         ("a\\u0007", Some("control characters")),
     ] {
         let mut config = with(base).unwrap();
-        assert_eq!(config.warnings.len(), usize::from(word.is_some()), "{:?}", config.warnings);
-        assert!(word.is_none_or(|word| config.warnings[0].contains(word)), "{:?}", config.warnings);
+        assert_eq!(
+            config.warnings.len(),
+            usize::from(word.is_some()),
+            "{:?}",
+            config.warnings
+        );
+        assert!(
+            word.is_none_or(|word| config.warnings[0].contains(word)),
+            "{:?}",
+            config.warnings
+        );
         let DestinationKind::Mqtt(mqtt) = config.destinations.remove(0).kind else {
             panic!("{base}")
         };

@@ -259,6 +259,44 @@ fn a_status_that_the_broker_forbids_keeps_no_record_back() {
     }
 }
 
+#[test]
+fn a_broker_that_takes_less_than_is_asked_for_is_told_with_what_to_set() {
+    for (limit, more, words, mended) in [
+        ("max_qos 0", "", "takes QoS 0 at most; set qos = 0", "qos = 0"),
+        (
+            "max_qos 0",
+            "status = false",
+            "takes QoS 0 at most; set qos = 0",
+            "status = false\nqos = 0",
+        ),
+        ("max_qos 1", "qos = 2", "takes QoS 1 at most; set qos = 1", "qos = 1"),
+        (
+            "retain_available false",
+            "status = false\nretain = true",
+            "keeps no retained messages; set retain = false",
+            "status = false",
+        ),
+        (
+            "retain_available false",
+            "retain = true",
+            "keeps no retained messages; set retain = false and status = false",
+            "status = false",
+        ),
+    ] {
+        let mut broker = Mosquitto::with(limit);
+        broker.start();
+        let mut daemon = configured(broker.port, &format!("\n{more} # here"));
+        daemon.start();
+        send(&daemon, "x", b"x");
+        wait_error(&daemon, words);
+        daemon.terminate();
+        daemon.edit(&format!("\n{more} # here"), &format!("\n{mended}"));
+        daemon.start();
+        daemon.wait_drained("broker", LONG);
+        assert_eq!(daemon.figure("broker", "failures"), 0, "{}", daemon.log());
+    }
+}
+
 /// The protocol's gap, written down: a broker that does not take a message has no word for it.
 #[test]
 fn in_3_1_1_mosquitto_confirms_what_it_does_not_take_and_drops_it() {

@@ -68,7 +68,7 @@ fn a_broker_without_retained_messages_is_explained() {
     daemon.start();
     wait_for("the status says what to do", LONG, || {
         let error = daemon.last_error("broker").unwrap_or_default();
-        error.contains("it keeps no retained messages: set status = false")
+        error.contains("the broker keeps no retained messages; set status = false")
     });
 }
 
@@ -87,7 +87,9 @@ fn an_outage_without_a_record_to_send_is_over_when_the_broker_lets_the_gateway_i
     drop(intruder);
     wait_for("it is connected again", LONG, || is_up(&daemon));
     broker.kill_9();
-    wait_for("the broker's end is told", LONG, || daemon.last_error("broker").is_some());
+    wait_for("the broker's end is told", LONG, || {
+        daemon.last_error("broker").is_some()
+    });
     broker.start();
     wait_for("it is connected again", LONG, || is_up(&daemon));
     let log = daemon.log();

@@ -148,12 +148,7 @@ pub fn probe(destination: &config::Destination, runtime: &tokio::runtime::Runtim
             Ok(format!("the cluster answers, brokers: {brokers}"))
         }
         config::DestinationKind::Mqtt(mqtt) => {
-            let stranger = config::Mqtt {
-                client_id: Some(format!("waystation-check-{}", std::process::id())),
-                status: false,
-                ..mqtt.clone()
-            };
-            let broker = mqtt::Mqtt::new(&destination.name, &stranger, "check")?;
+            let broker = mqtt::Mqtt::asking(&destination.name, mqtt)?;
             runtime.block_on(async {
                 let session = broker.connect().await.map_err(|error| error.to_string())?;
                 session.close().await;

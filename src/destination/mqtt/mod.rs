@@ -1,10 +1,11 @@
 //! MQTT 5 and 3.1.1: a record is confirmed when every message it became has been confirmed by the broker, in the way of
 //! the configured quality of service.
 //!
-//! `session` has all that is the same in both versions; it sees a client crate through `link`, which `v3` and `v5` fill
+//! `broker` begins sessions. `session` has all that is the same in both versions; it sees a client crate through `link`, which `v3` and `v5` fill
 //! in. `ending` says how a connection ends, `messages` what a record becomes, `status` that the gateway is there, `tls` whom
 //! a connection trusts.
 
+mod broker;
 mod ending;
 mod link;
 mod messages;
@@ -14,4 +15,4 @@ mod tls;
 mod v3;
 mod v5;
 
-pub use session::Mqtt;
+pub use broker::Mqtt;

@@ -16,101 +16,20 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ending::{End, drive};
-use super::link::{Acknowledged, CONNECT_TIMEOUT, Client, Ended, Message, OFFLINE, Settings, Unanswered};
-use super::{messages, tls, v3, v5};
-use crate::config::{self, MqttProtocol};
-use crate::destination::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
+use super::ending::End;
+use super::link::{Acknowledged, Client, Ended, Message, OFFLINE, Unanswered};
+use super::messages;
+use crate::config;
+use crate::destination::{Confirmation, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::queue::Queued;
-
-/// An MQTT broker.
-pub struct Mqtt {
-    name: String,
-    settings: Settings,
-    /// Whether the broker has said no to the status. It is not tried again then: mosquitto with `max_queued_messages 0`
-    /// ends the connection after each such answer.
-    status_refused: Arc<AtomicBool>,
-}
 
 /// Bytes in flight, whatever the window. What is more than this only grows cold before it is sent.
 const WINDOW_BYTES: usize = 2 << 20;
-/// Beyond two keep-alive intervals, for a ping and its answer on a slow link.
-const SLACK: Duration = Duration::from_secs(10);
 /// A broker that answers pings and none of what it was sent for so long is left: some of them never answer what they had
 /// too much of, and what comes again may be taken. Long enough for the largest record on a slow link.
 const UNANSWERED: Duration = Duration::from_secs(180);
 /// For each of the two words of a goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
-const ONLINE: &str = "online";
-
-impl Mqtt {
-    /// A broker as configured.
-    pub fn new(name: &str, config: &config::Mqtt, queue: &str) -> Result<Self, String> {
-        let client_id = config
-            .client_id
-            .clone()
-            .unwrap_or_else(|| format!("waystation-{}-{name}", &queue[..12.min(queue.len())]));
-        let status = config.status;
-        Ok(Self {
-            name: name.to_owned(),
-            settings: Settings {
-                tls: config.tls.as_ref().map(tls::configuration).transpose()?,
-                status_topic: status.then(|| messages::status_topic(&config.topic_base, &client_id)),
-                client_id,
-                config: config.clone(),
-            },
-            status_refused: Arc::default(),
-        })
-    }
-
-    async fn begin(&self) -> Result<Publishing, SessionError> {
-        let Settings { config, .. } = &self.settings;
-        let opened = match config.protocol {
-            MqttProtocol::V3 => v3::open(&self.settings).await,
-            MqttProtocol::V5 => v5::open(&self.settings).await,
-        };
-        let opened = opened
-            .map_err(|reason| SessionError(format!("cannot connect to {}: {reason}", self.settings.address())))?;
-        let (ended, end) = oneshot::channel();
-        let keep_alive = opened.keep_alive.unwrap_or(config.keep_alive);
-        // Without pings a broker may be silent for ever; what it does not confirm is found out all the same.
-        let silence = (!keep_alive.is_zero()).then(|| 2 * keep_alive + SLACK);
-        let events = AbortOnDropHandle::new(tokio::spawn(drive(opened.events, silence, ended)));
-        let window = config.max_inflight.min(opened.receive_max.unwrap_or(u16::MAX));
-        let max_packet = u64::from(opened.max_packet.unwrap_or(u32::MAX));
-        let max_packet = max_packet.min(config.max_packet_size.unwrap_or(u64::MAX));
-        let idle = Publishing::new(&self.name, config.clone(), opened.client, events, end);
-        let mut session = Publishing {
-            status_topic: self.settings.status_topic.clone(),
-            status_refused: Arc::clone(&self.status_refused),
-            window: usize::from(window.max(1)),
-            max_packet: usize::try_from(max_packet).unwrap_or(usize::MAX),
-            ..idle
-        };
-        session.announce(ONLINE).await?;
-        Ok(session)
-    }
-}
-
-impl Destination for Mqtt {
-    fn has_broker(&self) -> bool {
-        true
-    }
-
-    fn connect(&self) -> BoxFuture<'_, Result<Box<dyn Session>, SessionError>> {
-        Box::pin(async move {
-            let session = tokio::time::timeout(CONNECT_TIMEOUT, self.begin()).await;
-            let session: Box<dyn Session> = Box::new(session.map_err(|_| {
-                SessionError(format!(
-                    "no answer from {} within {} s",
-                    self.settings.address(),
-                    CONNECT_TIMEOUT.as_secs()
-                ))
-            })??);
-            Ok(session)
-        })
-    }
-}
 
 pub(super) struct Publishing {
     pub(super) name: String,
@@ -120,11 +39,11 @@ pub(super) struct Publishing {
     pub(super) client: Box<dyn Client>,
     _events: AbortOnDropHandle<()>,
     pub(super) end: End,
-    window: usize,
+    pub(super) window: usize,
     /// Whether the broker has taken a record of this session. Until it has, one goes at a time: what it forbids at its first
     /// is not overtaken by what was sent behind it.
     has_taken: bool,
-    max_packet: usize,
+    pub(super) max_packet: usize,
     /// Messages that wait for room in the window, with their record's number; `true` for a record's last.
     unsent: VecDeque<(u64, bool, Message)>,
     /// Messages without an answer, in the order of their sending.
@@ -240,7 +159,7 @@ impl Session for Publishing {
 
 impl Publishing {
     /// With nothing in flight, no status, and no limit but the configuration's.
-    fn new(
+    pub(super) fn new(
         name: &str,
         config: config::Mqtt,
         client: Box<dyn Client>,

@@ -17,7 +17,7 @@ use super::link::{
     Unanswered,
 };
 use super::{messages, tls};
-use crate::config::Qos;
+use crate::config::{self, Qos};
 use crate::destination::Outcome;
 use crate::destination::prompt::Prompt;
 
@@ -48,10 +48,19 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(connack))) => break connack,
             Ok(_) => {}
+            Err(
+                ConnectionError::ConnectionRefused(code)
+                | ConnectionError::MqttState(StateError::ConnFail { reason: code }),
+            ) => return Err(refused(code, &settings.config)),
             Err(error) => return Err(explain(&error)),
         }
     };
     let properties = connack.properties.as_ref();
+    obeys(
+        properties.and_then(|properties| properties.max_qos),
+        properties.and_then(|properties| properties.retain_available),
+        &settings.config,
+    )?;
     Ok(Opened {
         client: Box::new(V5 { client, qos }),
         events: Box::new(events),
@@ -135,30 +144,58 @@ fn quality(qos: Qos) -> QoS {
     }
 }
 
+/// Why the broker does not let this client in.
+fn refused(code: ConnectReturnCode, config: &config::Mqtt) -> String {
+    let advice = match code {
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+            "check username and password_file, and the broker's rules for them".to_owned()
+        }
+        ConnectReturnCode::ClientIdentifierNotValid | ConnectReturnCode::BadClientId => {
+            "set another client_id".to_owned()
+        }
+        ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
+            "it does not speak MQTT 5: set protocol = \"3.1.1\"".to_owned()
+        }
+        ConnectReturnCode::RetainNotSupported => no_retained(config),
+        // The will has the quality of service of everything else.
+        ConnectReturnCode::QoSNotSupported => match config.qos {
+            Qos::ExactlyOnce => too_much_asked(1),
+            Qos::AtLeastOnce | Qos::AtMostOnce => too_much_asked(0),
+        },
+        _ => return format!("the broker refuses the connection: {code:?}"),
+    };
+    format!("the broker refuses the connection: {code:?}; {advice}")
+}
+
+/// Whether the broker takes what it will be sent: what it says with its CONNACK the client library only half minds, and
+/// the broker ends the connection at the first message.
+fn obeys(max_qos: Option<u8>, retain_available: Option<u8>, config: &config::Mqtt) -> Result<(), String> {
+    match (max_qos, retain_available) {
+        (Some(most), _) if most < quality(config.qos) as u8 => Err(too_much_asked(most)),
+        (_, Some(0)) if config.retain || config.status => Err(no_retained(config)),
+        _ => Ok(()),
+    }
+}
+
+fn too_much_asked(most: u8) -> String {
+    format!("the broker takes QoS {most} at most; set qos = {most}")
+}
+
+fn no_retained(config: &config::Mqtt) -> String {
+    let keys = match (config.retain, config.status) {
+        (true, true) => "retain = false and status = false",
+        (true, false) => "retain = false",
+        (false, _) => "status = false",
+    };
+    format!("the broker keeps no retained messages; set {keys}")
+}
+
 /// Why a connection could not be made or was lost.
 fn explain(error: &ConnectionError) -> String {
     match error {
         ConnectionError::Io(error) => tls::explain(error),
         ConnectionError::Tls(error) => {
             format!("TLS: {error}; check the broker's certificate, its name, `ca` and `server_name`")
-        }
-        ConnectionError::ConnectionRefused(code)
-        | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
-            let advice = match code {
-                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                    "; check username and password_file, and the broker's rules for them"
-                }
-                ConnectReturnCode::ClientIdentifierNotValid | ConnectReturnCode::BadClientId => {
-                    "; set another client_id"
-                }
-                ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
-                    "; it does not speak MQTT 5: set protocol = \"3.1.1\""
-                }
-                ConnectReturnCode::RetainNotSupported => "; it keeps no retained messages: set status = false",
-                ConnectReturnCode::QoSNotSupported => "; set a lower qos",
-                _ => "",
-            };
-            format!("the broker refuses the connection: {code:?}{advice}")
         }
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code,
