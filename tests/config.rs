@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use waystation::config::{Config, ConfigError, DestinationKind, MqttLayout, WhenFull, load, load_for_queue, parse};
+use waystation::config::{
+    Config, ConfigError, DestinationKind, MqttLayout, MqttPassword, WhenFull, load, load_for_queue, parse,
+};
 
 /// A configuration with nothing wrong, in which tests replace lines. Line numbers below count on its layout.
 const GOOD: &str = r#"[listener]
@@ -156,7 +158,7 @@ fn everything_shown_in_the_example_is_allowed_when_uncommented() {
     let config = parse(&text, &dir.path().join("config.toml")).unwrap();
     assert_eq!(
         mqtt(&config).credentials,
-        Some(("waystation".to_owned(), "s".to_owned()))
+        Some(("waystation".to_owned(), MqttPassword::File(dir.path().join("secret"))))
     );
 }
 
@@ -309,15 +311,18 @@ fn mqtt_addresses_are_read_with_their_default_ports() {
 }
 
 #[test]
-fn a_password_file_is_read_at_once_and_loses_its_newline() {
+fn a_password_file_is_left_to_each_session_and_has_to_be_there() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("secret"), "pass word \n").unwrap();
     let text = GOOD.replace("topic_base", "username = \"u\"\npassword_file = \"secret\"\ntopic_base");
     let config = parse(&text, &dir.path().join("config.toml")).unwrap();
     assert_eq!(
         mqtt(&config).credentials,
-        Some(("u".to_owned(), "pass word ".to_owned()))
+        Some(("u".to_owned(), MqttPassword::File(dir.path().join("secret"))))
     );
+    fs::remove_file(dir.path().join("secret")).unwrap();
+    let error = parse(&text, &dir.path().join("config.toml")).unwrap_err();
+    assert!(error.to_string().contains("write the password into it"), "{error}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{find, kafka, mqtt, parsed, routes};
 use waystation::cli::import_config::{ImportError, import};
-use waystation::config::{Config, Qos};
+use waystation::config::{Config, MqttPassword, Qos};
 
 fn example(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/server_config");
@@ -109,7 +109,10 @@ fn a_file_with_every_key_keeps_what_there_is_a_place_for() {
         (mqtt.host.as_str(), mqtt.port, mqtt.tls.is_some()),
         ("mqtt.fleet.example", 8883, true)
     );
-    let credentials = ("gateway".to_owned(), "of mqtt # 'and' \"more\"".to_owned());
+    let credentials = (
+        "gateway".to_owned(),
+        MqttPassword::Given("of mqtt # 'and' \"more\"".to_owned()),
+    );
     assert_eq!(mqtt.credentials, Some(credentials));
     assert_eq!(mqtt.client_id.as_deref(), Some("fleet-telemetry"));
     assert_eq!((mqtt.topic_base.as_str(), mqtt.retain), ("telemetry", true));

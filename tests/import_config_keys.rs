@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{kafka, mqtt, parsed, routes};
 use waystation::cli::import_config::{Imported, import};
-use waystation::config::{Config, Qos, RecordFormat};
+use waystation::config::{Config, MqttPassword, Qos, RecordFormat};
 
 /// What is made of a good file with some keys changed; `null` takes one away.
 fn with(changes: Value) -> (Config, Imported) {
@@ -432,7 +432,7 @@ proptest! {
         }
         prop_assert_eq!(&kafka(&config).properties[&format!("x{name}")], &property);
         if !username.is_empty() {
-            prop_assert_eq!(mqtt(&config).credentials.clone(), Some((username, password)));
+            prop_assert_eq!(mqtt(&config).credentials.clone(), Some((username, MqttPassword::Given(password))));
         }
     }
 

@@ -183,6 +183,25 @@ fn a_wrong_password_is_explained_and_costs_nothing() {
     }
 }
 
+#[test]
+fn a_password_that_is_put_right_in_its_file_counts_at_the_next_session() {
+    for protocol in ["5", "3.1.1"] {
+        let mut broker = Mosquitto::with("user root\nallow_anonymous false\npassword_file DIR/passwords");
+        broker.write_password("passwords", "gateway", "right");
+        broker.start();
+        let credentials = format!("protocol = \"{protocol}\"\nusername = \"gateway\"\npassword_file = \"secret\"");
+        let mut daemon = configured(broker.port, &credentials);
+        std::fs::write(daemon.path("secret"), "wrong\n").unwrap();
+        daemon.start();
+        send(&daemon, "x", b"x");
+        wait_error(&daemon, "check username and password_file");
+        std::fs::remove_file(daemon.path("secret")).unwrap();
+        wait_error(&daemon, "write the password into it");
+        std::fs::write(daemon.path("secret"), "right\n").unwrap();
+        daemon.wait_drained("broker", LONG);
+    }
+}
+
 // With the 0 that the tests have else, this mosquitto ends the connection after each message that it forbids.
 const ACL: &str = "user root\nacl_file DIR/acl\nmax_queued_messages 1000";
 const NOTHING: &str = "topic read #\n";

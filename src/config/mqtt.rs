@@ -24,8 +24,8 @@ pub struct Mqtt {
     pub port: u16,
     /// `mqtts://`.
     pub tls: Option<MqttTls>,
-    /// User name and password, the latter from `password_file` or the configuration.
-    pub credentials: Option<(String, String)>,
+    /// User name and password.
+    pub credentials: Option<(String, MqttPassword)>,
     /// `None`: `waystation-`, the first 12 characters of the queue's id, `-` and the destination's name.
     pub client_id: Option<String>,
     /// What stands before `/{VIN}/…` in every topic; may be empty.
@@ -44,6 +44,15 @@ pub struct Mqtt {
     pub max_inflight: u16,
     /// Bytes of the largest packet that is sent, where the broker itself does not name a smaller one.
     pub max_packet_size: Option<u64>,
+}
+
+/// A password, or where it stands.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MqttPassword {
+    /// From the configuration; empty without one.
+    Given(String),
+    /// `password_file`, which each session reads anew.
+    File(PathBuf),
 }
 
 /// Versions of MQTT.
@@ -299,7 +308,7 @@ fn topic_base_of(name: &str, field: &Field<'_>, warnings: &mut Vec<String>) -> O
 }
 
 /// User name and password; the outer `None` when something is wrong with them. Passwords are never shown.
-fn credentials(table: &Table<'_>, base: Base<'_>) -> Option<Option<(String, String)>> {
+fn credentials(table: &Table<'_>, base: Base<'_>) -> Option<Option<(String, MqttPassword)>> {
     let username = table.field("username");
     let password = table.field("password");
     let file = table.field("password_file");
@@ -311,9 +320,12 @@ fn credentials(table: &Table<'_>, base: Base<'_>) -> Option<Option<(String, Stri
         secret.mistake("username is missing; a password needs one");
     }
     let password = match (&password, &file) {
-        (Some(field), _) => field.secret(),
-        (None, Some(field)) => base.path(field).and_then(|path| secret::checked(field, &path, base)),
-        (None, None) => Some(String::new()),
+        (Some(field), _) => field.secret().map(MqttPassword::Given),
+        (None, Some(field)) => base.path(field).and_then(|path| {
+            secret::checked(field, &path, base)?;
+            Some(MqttPassword::File(path))
+        }),
+        (None, None) => Some(MqttPassword::Given(String::new())),
     };
     match username {
         Some(field) => Some(Some((field.text()?.to_owned(), password?))),

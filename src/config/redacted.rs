@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Kafka, Mqtt};
+use super::{Kafka, Mqtt, MqttPassword};
 
 const HIDDEN: &str = "…";
 
@@ -28,13 +28,12 @@ impl fmt::Debug for Kafka {
 
 impl fmt::Debug for Mqtt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let credentials = self.credentials.as_ref().map(|(username, _)| (username, HIDDEN));
         f.debug_struct("Mqtt")
             .field("protocol", &self.protocol)
             .field("host", &self.host)
             .field("port", &self.port)
             .field("tls", &self.tls)
-            .field("credentials", &credentials)
+            .field("credentials", &self.credentials)
             .field("client_id", &self.client_id)
             .field("topic_base", &self.topic_base)
             .field("layout", &self.layout)
@@ -45,5 +44,14 @@ impl fmt::Debug for Mqtt {
             .field("max_inflight", &self.max_inflight)
             .field("max_packet_size", &self.max_packet_size)
             .finish()
+    }
+}
+
+impl fmt::Debug for MqttPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str(HIDDEN),
+            Self::File(path) => path.fmt(f),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rumqttc::TlsConfiguration;
 
-use crate::config;
+use crate::config::{self, MqttPassword, secret};
 use crate::destination::Outcome;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,6 +37,18 @@ impl Settings {
         let tls = self.config.tls.as_ref();
         let name = tls.and_then(|tls| tls.server_name.as_ref());
         name.unwrap_or(&self.config.host).clone()
+    }
+
+    /// User name and password, as they are now.
+    pub(super) fn credentials(&self) -> Result<Option<(String, String)>, String> {
+        let Some((user, password)) = &self.config.credentials else {
+            return Ok(None);
+        };
+        let password = match password {
+            MqttPassword::Given(password) => password.clone(),
+            MqttPassword::File(path) => secret::read(path).map_err(|error| secret::unreadable(path, &error))?,
+        };
+        Ok(Some((user.clone(), password)))
     }
 
     pub(super) fn keep_alive_seconds(&self) -> u16 {

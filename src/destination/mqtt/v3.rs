@@ -26,6 +26,7 @@ const OUTGOING_BYTES: usize = 256 << 20;
 
 /// Connects, and waits for the CONNACK.
 pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
+    let credentials = settings.credentials()?;
     let qos = quality(settings.config.qos);
     let broker = Broker::tcp(settings.certified_name(), settings.config.port);
     let mut options = MqttOptions::new(settings.client_id.clone(), broker);
@@ -36,8 +37,8 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
         .set_max_packet_size(INCOMING_BYTES as usize, OUTGOING_BYTES)
         .set_inflight(settings.config.max_inflight)
         .set_socket_connector(move |_, _| Prompt::connect(address.clone()));
-    if let Some((user, password)) = &settings.config.credentials {
-        options.set_credentials(user.clone(), password.clone().into_bytes());
+    if let Some((user, password)) = credentials {
+        options.set_credentials(user, password.into_bytes());
     }
     if let Some(tls) = &settings.tls {
         options.set_transport(Transport::Tls(tls.clone()));

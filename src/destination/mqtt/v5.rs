@@ -23,6 +23,7 @@ use crate::destination::prompt::Prompt;
 
 /// Connects, and waits for the CONNACK.
 pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
+    let credentials = settings.credentials()?;
     let qos = quality(settings.config.qos);
     let broker = Broker::tcp(settings.certified_name(), settings.config.port);
     let mut options = MqttOptions::new(settings.client_id.clone(), broker);
@@ -34,8 +35,8 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
         .set_connect_timeout(CONNECT_TIMEOUT)
         .set_socket_connector(move |_, _| Prompt::connect(address.clone()));
     options.set_outgoing_inflight_upper_limit(settings.config.max_inflight);
-    if let Some((user, password)) = &settings.config.credentials {
-        options.set_credentials(user.clone(), password.clone().into_bytes());
+    if let Some((user, password)) = credentials {
+        options.set_credentials(user, password.into_bytes());
     }
     if let Some(tls) = &settings.tls {
         options.set_transport(Transport::Tls(tls.clone()));
