@@ -84,7 +84,8 @@ fn qos_0_is_allowed_with_a_word_on_what_it_costs() {
 
 #[test]
 fn topics_begin_as_it_is_written_with_a_word_on_what_is_unusual() {
-    let with = |base: &str| parse(&text(PLAIN).replace("fleet", base), Path::new("config.toml"));
+    let lines = format!("{PLAIN}layout = \"records\"");
+    let with = |base: &str| parse(&text(&lines).replace("fleet", base), Path::new("config.toml"));
     for (base, word) in [
         ("fleet/north", None),
         ("", Some("empty level")),
