@@ -155,7 +155,7 @@ fn what_was_too_large_arrives_when_the_limit_is_raised_and_only_where_it_was_ref
 async fn what_is_no_record_or_nobodys_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
-    queue.register("cloud", true);
+    queue.register("left", true);
     let letter = |origin: &str, record| DeadLetter {
         origin: origin.to_owned(),
         reason: "no".to_owned(),
@@ -176,14 +176,24 @@ async fn what_is_no_record_or_nobodys_stays() {
     for letter in [
         letter("listener", None),
         letter("gone", Some(id)),
+        letter("left", Some(id)),
         letter("cloud", Some(id)),
     ] {
         submitter.store(Item::DeadLetter(letter)).await.unwrap();
     }
-    let retried = queue.retry((0..3).collect()).await.unwrap();
-    assert_eq!(retried, Retried { records: 1, stay: 2 });
-    let again = queue.retry((0..3).collect()).await.unwrap();
-    assert_eq!(again, Retried { records: 0, stay: 2 });
+    drop((submitter, queue));
+    tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
+    // One that keeps its place and is configured no longer, and one that never had a place.
+    let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
+    queue.register("cloud", true);
+    for records in [1, 0] {
+        let expected = Retried {
+            records,
+            stay: 3,
+            unconfigured: [("gone".to_owned(), 1), ("left".to_owned(), 1)].into(),
+        };
+        assert_eq!(queue.retry((0..4).collect()).await.unwrap(), expected);
+    }
     let mut reader = queue.reader("cloud");
     let batch = reader.next(1 << 20).await.unwrap();
     let [record] = &batch.records[..] else {

@@ -170,6 +170,9 @@ fn a_running_gateway_is_looked_at_and_a_destination_that_left_is_forgotten() {
         assert_eq!(shown()["destinations"]["old"].is_null(), !starts);
         let forgotten = queue(&["forget", "old", "--config", config]);
         assert_eq!(forgotten.status.success(), starts, "{forgotten:?}");
+        let words = String::from_utf8_lossy(&forgotten.stdout).into_owned();
+        assert_eq!(words.contains("and with it 10"), starts, "{words}");
+        assert_eq!(words.contains(" records that it had not passed"), starts, "{words}");
         let again = queue(&["forget", "old", "--config", config]);
         assert!(error(&again).contains("has no place in the queue"), "{again:?}");
     };

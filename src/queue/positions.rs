@@ -14,6 +14,8 @@ pub(crate) struct Positions(Mutex<BTreeMap<String, Position>>);
 struct Position {
     next: u64,
     required: bool,
+    /// Somebody comes for its records: it is configured.
+    registered: bool,
     dropped: u64,
     /// Bytes of segments that it may hold.
     max_backlog: Option<u64>,
@@ -37,6 +39,7 @@ impl Positions {
             let position = Position {
                 next,
                 required: !optional.contains(&name),
+                registered: false,
                 dropped: 0,
                 max_backlog: None,
             };
@@ -63,10 +66,12 @@ impl Positions {
         let position = positions.entry(name.to_owned()).or_insert(Position {
             next: start,
             required,
+            registered: true,
             dropped: 0,
             max_backlog: None,
         });
         position.required = required;
+        position.registered = true;
         position.next
     }
 
@@ -108,6 +113,11 @@ impl Positions {
     /// One destination's place.
     pub(crate) fn get(&self, name: &str) -> Option<u64> {
         self.lock().get(name).map(|position| position.next)
+    }
+
+    /// Whether a destination has a place, and is configured.
+    pub(crate) fn is_registered(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|position| position.registered)
     }
 
     /// The first number that somebody still needs.

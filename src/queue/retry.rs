@@ -2,7 +2,7 @@
 //!
 //! A letter is erased only when its record is committed. What a crash leaves between the two is tried twice, under one id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::dead_letters::DeadLetter;
@@ -13,12 +13,16 @@ use super::{OrderError, Queue, Step, walk_dead_letters_on};
 use crate::record::Record;
 
 /// What became of the letters that were asked for.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Retried {
     /// They are records again.
     pub records: u64,
-    /// They stay: no record could be read from them, or their destination has no place in the queue.
+    /// They stay: no record could be read from them, or their destination is not configured.
     pub stay: u64,
+    /// Those of destinations that are not configured, by their names: as records they would be handed to nobody, and go with
+    /// the place of the destination when that is forgotten.
+    #[serde(default)]
+    pub unconfigured: BTreeMap<String, u64>,
 }
 
 /// Why not all were tried again. What is not stays where it is.
@@ -69,8 +73,12 @@ impl Queue {
             if !numbers.contains(&number) {
                 return Ok(());
             }
-            match self.record_of(letter) {
-                Some(record) => {
+            match record_of(letter) {
+                Some((origin, _)) if !self.0.positions.is_registered(&origin) => {
+                    retried.stay += 1;
+                    *retried.unconfigured.entry(origin).or_default() += 1;
+                }
+                Some((_, record)) => {
                     last = Some(runtime.block_on(submitter.submit(Item::Record(record)))?);
                     handed.push(number);
                 }
@@ -86,18 +94,19 @@ impl Queue {
         settled?;
         Ok(retried)
     }
+}
 
-    fn record_of(&self, letter: DeadLetter) -> Option<Record> {
-        self.0.positions.get(&letter.origin)?;
-        Some(Record {
-            vin: letter.vin.into(),
-            record_type: letter.record_type.into(),
-            txid: letter.txid,
-            received_at: letter.received_at,
-            client_version: letter.client_version.into(),
-            payload: letter.raw,
-            origin: Some(letter.record?),
-            only: Some(Arc::from(letter.origin)),
-        })
-    }
+/// A letter's record, and who gave it up.
+fn record_of(letter: DeadLetter) -> Option<(String, Record)> {
+    let record = Record {
+        vin: letter.vin.into(),
+        record_type: letter.record_type.into(),
+        txid: letter.txid,
+        received_at: letter.received_at,
+        client_version: letter.client_version.into(),
+        payload: letter.raw,
+        origin: Some(letter.record?),
+        only: Some(Arc::from(letter.origin.as_str())),
+    };
+    Some((letter.origin, record))
 }

@@ -146,6 +146,9 @@ fn retry(chosen: &Chosen, only: &[u64]) -> Result<(), QueueError> {
         }
     };
     say!("{} are tried again, {} stay", retried.records, retried.stay);
+    for (name, letters) in &retried.unconfigured {
+        say!("{letters} stay: destination {name:?} is not configured");
+    }
     all
 }
 

@@ -197,6 +197,11 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
                 return Err(QueueError::Configured(destination));
             }
             let path = &config.queue.path;
+            // That it cannot be counted is no reason to keep it.
+            let counted = inspect(path, Depth::Outline, |_, _| {});
+            let backlog = counted
+                .ok()
+                .and_then(|found| Some(found.destinations.get(&destination)?.backlog));
             let known = match Queue::in_use(path).map_err(InspectError::from)? {
                 true => match control::ask(path, "/forget", &destination) {
                     Err(ControlError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => false,
@@ -209,7 +214,12 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
             };
             match known {
                 true => {
-                    say!("{destination} is forgotten; what only it still needed goes");
+                    let records = match backlog {
+                        Some(1) => "1 record that it had not passed".to_owned(),
+                        Some(records) => format!("{records} records that it had not passed"),
+                        None => "what it had not passed".to_owned(),
+                    };
+                    say!("{destination} is forgotten, and with it {records}; what no other destination needs goes");
                     Ok(())
                 }
                 false => Err(QueueError::Unknown(destination)),
