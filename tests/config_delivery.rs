@@ -198,3 +198,26 @@ fn what_is_no_list_is_one_mistake() {
         .to_string();
     assert_eq!(error.matches("is not a string or an array").count(), 1, "{error}");
 }
+
+#[test]
+fn a_vin_in_lower_case_is_told_with_the_one_that_is_meant() {
+    let said = |lines: &str, of_listener: &str| {
+        let key = "vehicle_ca = \"vehicle-ca.pem\"";
+        let text = text(lines).replace(key, &format!("{key}\n{of_listener}"));
+        parse(&text, Path::new("config.toml")).unwrap().warnings
+    };
+    let before = said("", "").len();
+    let lines = "vins = { allow = [\"5YJ3E1EA7KF000002\"], deny = [\"some-device\", \"5yj3e1ea7kf000001\"] }";
+    let warnings = said(lines, "allow_vins = [\"5YJ3E1EA7Kf000003\"]");
+    let warnings = warnings.join("\n");
+    for (key, vin) in [
+        ("destinations.depot.vins.deny[1]", "5YJ3E1EA7KF000001"),
+        ("listener.allow_vins[0]", "5YJ3E1EA7KF000003"),
+    ] {
+        assert!(
+            warnings.contains(key) && warnings.contains(&format!("write \"{vin}\"")),
+            "{warnings}"
+        );
+    }
+    assert_eq!(warnings.lines().count(), before + 2, "{warnings}");
+}

@@ -122,7 +122,7 @@ fn checked(text: &str, path: &Path, delivers: bool) -> Result<Config, ConfigErro
 /// Every section is read before the first `?`, so that mistakes in all of them are found.
 fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
     let mut warnings = Vec::new();
-    let listener = listener(root.table("listener"), base);
+    let listener = listener(root.table("listener"), base, &mut warnings);
     let queue = queue(root.table("queue"), base);
     let section = root.table("destinations");
     let names: BTreeSet<&str> = section.entries().map(|(name, _)| name).collect();
@@ -167,7 +167,7 @@ fn config(root: &Table<'_>, base: Base<'_>) -> Option<Config> {
     })
 }
 
-fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
+fn listener(table: Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<Listener> {
     let bind = match table.field("bind") {
         Some(field) => address(&field, "[::]:443"),
         None => Some(SocketAddr::from(([0_u16; 8], 443))),
@@ -199,7 +199,7 @@ fn listener(table: Table<'_>, base: Base<'_>) -> Option<Listener> {
     let public_key = table.field("public_key").map(|field| base.path(&field));
     let allow_vins = table
         .field("allow_vins")
-        .map(|field| delivery::device_ids(&field))
+        .map(|field| delivery::device_ids(&field, warnings))
         .unwrap_or_default();
     let messages_per_second = or(&table, "messages_per_second", Some(100), |field| {
         field.integer(1..=1_000_000)
@@ -322,7 +322,7 @@ fn admin(
         ));
     }
     let signal_vins = or(&table, "signal_vins", Some(BTreeSet::new()), |field| {
-        let vins = delivery::device_ids(field);
+        let vins = delivery::device_ids(field, warnings);
         if vins.len() > SIGNAL_VINS {
             field.mistake(format_args!(
                 "names {} vehicles, and each is a metric of its own; write at most {SIGNAL_VINS}",

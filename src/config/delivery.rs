@@ -120,6 +120,7 @@ pub(super) fn read(
     required: Option<bool>,
     fixed_format: Option<&str>,
     segment_size: Option<u64>,
+    warnings: &mut Vec<String>,
 ) -> Option<Delivery> {
     let format = match (table.field("format"), fixed_format) {
         (None, _) => Some(RecordFormat::Protobuf),
@@ -129,7 +130,7 @@ pub(super) fn read(
         }
         (Some(field), None) => field.choice(&[("protobuf", RecordFormat::Protobuf), ("json", RecordFormat::Json)]),
     };
-    let vins = vins(&table.table("vins"), base);
+    let vins = vins(&table.table("vins"), base, warnings);
     let fields = fields(&table.table("fields"));
     let flow = flow(table);
     let start = or(table, "start", Some(Start::Oldest), |field| {
@@ -165,13 +166,13 @@ pub(super) fn read(
     })
 }
 
-fn vins(table: &Table<'_>, base: Base<'_>) -> Option<VinFilter> {
+fn vins(table: &Table<'_>, base: Base<'_>, warnings: &mut Vec<String>) -> Option<VinFilter> {
     let [allow, allow_file, deny, deny_file] =
         ["allow", "allow_file", "deny", "deny_file"].map(|name| table.field(name));
     let is_limited = allow.is_some() || allow_file.is_some();
-    let list = |inline: Option<Field<'_>>, file: Option<Field<'_>>| {
+    let mut list = |inline: Option<Field<'_>>, file: Option<Field<'_>>| {
         Some(VinList {
-            vins: inline.map(|field| device_ids(&field)).unwrap_or_default(),
+            vins: inline.map(|field| device_ids(&field, warnings)).unwrap_or_default(),
             file: match file {
                 Some(field) => Some(base.path(&field)?),
                 None => None,
@@ -194,14 +195,26 @@ fn vins(table: &Table<'_>, base: Base<'_>) -> Option<VinFilter> {
 }
 
 /// Device ids as the listener knows vehicles by them.
-pub(super) fn device_ids(field: &Field<'_>) -> BTreeSet<String> {
+pub(super) fn device_ids(field: &Field<'_>, warnings: &mut Vec<String>) -> BTreeSet<String> {
     let vins = field.strings();
     for (vin, element) in &vins {
         if let Some(why) = no_device_id(vin) {
             element.refuse(why);
+        } else if let Some(meant) = vin_meant(vin) {
+            warnings.push(format!(
+                "{}: {vin:?} is in lower case, and certificates have VINs in upper case; write {meant:?}",
+                element.key()
+            ));
         }
     }
     vins.into_iter().map(|(vin, _)| vin.to_owned()).collect()
+}
+
+/// The VIN that was meant by one with lower case in it, which no vehicle has.
+pub fn vin_meant(text: &str) -> Option<String> {
+    let is_vin = text.len() == 17 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_low = text.bytes().any(|byte| byte.is_ascii_lowercase());
+    (is_vin && is_low).then(|| text.to_ascii_uppercase())
 }
 
 /// Why no vehicle can have this device id.

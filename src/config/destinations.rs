@@ -151,7 +151,7 @@ fn destination(
         _ => None,
     };
     let required = required.unwrap_or(Some(lossless));
-    let delivery = delivery::read(&table, base, required, fixed_format, segment_size);
+    let delivery = delivery::read(&table, base, required, fixed_format, segment_size, warnings);
     table.finish();
     Some(Destination {
         name: name.to_owned(),

@@ -26,7 +26,7 @@ use std::time::Duration;
 use omq_tokio::CurvePublicKey;
 
 pub use checked::{ConfigError, Mistake, load, load_for_queue, parse};
-pub use delivery::{Delivery, Flow, RecordFormat, Start, VinFilter, VinList, Window, no_device_id};
+pub use delivery::{Delivery, Flow, RecordFormat, Start, VinFilter, VinList, Window, no_device_id, vin_meant};
 pub use mqtt::{Mqtt, MqttLayout, MqttPassword, MqttProtocol, MqttTls, Qos};
 pub(crate) use nearest::nearest;
 pub(crate) use paths::is_credential;

@@ -184,6 +184,10 @@ fn load(destination: &str, key: &'static str, list: &VinList) -> Result<BTreeSet
                 why,
             });
         }
+        if let Some(meant) = config::vin_meant(vin) {
+            tracing::warn!(destination, path = %path.display(), line = at + 1,
+                "{vin:?} is in lower case, and certificates have VINs in upper case; write {meant:?}");
+        }
         vins.insert(vin.into());
     }
     Ok(vins)
