@@ -73,6 +73,25 @@ fn a_pause_keeps_records_and_a_reload_ends_it() {
 }
 
 #[test]
+fn what_it_is_sent_changes_at_once_though_another_key_of_it_waits_for_a_restart() {
+    let mut daemon = daemon(1, "", &[("file", "pause = false")]);
+    daemon.start();
+    daemon.edit("\"file.jsonl\"", "\"other.jsonl\"");
+    daemon.edit("pause = false", "pause = true");
+    for _ in 0..2 {
+        assert!(daemon.reload().contains("destinations.file"), "{}", daemon.log());
+        wait_for("it is held", SOME, || held(&daemon, "file").is_some());
+    }
+    send(&daemon, 0, &numbered(0, 5));
+    assert_eq!(daemon.figure("file", "sent"), 0);
+    daemon.edit("pause = true", "vins = { deny = [\"5YJ3E1EA7KF999999\"] }");
+    assert!(daemon.reload().contains("destinations.file"), "{}", daemon.log());
+    daemon.wait_drained("file", SOME);
+    assert_eq!(txids(&daemon, "file").len(), 5, "in the file of the start");
+    assert!(!daemon.path("other.jsonl").exists());
+}
+
+#[test]
 fn no_more_goes_out_than_the_speed_limit_allows_and_a_reload_changes_it() {
     let mut daemon = daemon(
         1,

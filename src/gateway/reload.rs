@@ -2,6 +2,7 @@
 //!
 //! What can change without a connection or a delivery noticing does at once; what cannot is named.
 
+use std::mem::discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,7 +64,7 @@ impl Reloader {
     /// changed and need a restart.
     pub async fn reload(&mut self, new: Config) -> Result<Vec<String>, ReloadError> {
         let loaded = tls::load(&new.listener)?;
-        let staying: Vec<_> = new.destinations.iter().filter(|one| self.stays(one)).cloned().collect();
+        let staying: Vec<_> = new.destinations.iter().filter_map(|one| self.ruled_by(one)).collect();
         let rules = destinations::rules(&self.current.routes, &staying)?;
         self.queue.change(queue_settings(&new.queue)).await?;
         self.tls.store(loaded.server);
@@ -157,10 +158,28 @@ impl Reloader {
         }
     }
 
-    /// Whether it is the destination that runs, so that only what it is sent can differ.
-    fn stays(&self, new: &config::Destination) -> bool {
+    fn running_as(&self, new: &config::Destination) -> Option<&config::Destination> {
         let mut running = self.current.destinations.iter();
-        running.any(|current| current.name == new.name && current.kind == new.kind)
+        running.find(|current| current.name == new.name && discriminant(&current.kind) == discriminant(&new.kind))
+    }
+
+    /// The destination that runs, with what another configuration wants it to be sent. Whatever else that wants of it waits
+    /// for a restart, and so does a form of payloads that may be for another layout than the one that runs.
+    fn ruled_by(&self, new: &config::Destination) -> Option<config::Destination> {
+        let current = self.running_as(new)?;
+        let mut ruled = config::Destination {
+            kind: current.kind.clone(),
+            ..new.clone()
+        };
+        if current.kind != new.kind {
+            ruled.delivery.format = current.delivery.format;
+        }
+        Some(ruled)
+    }
+
+    /// Whether it is the destination that runs in all but what it is sent.
+    fn stays(&self, new: &config::Destination) -> bool {
+        self.running_as(new).is_some_and(|current| current.kind == new.kind)
     }
 
     /// Keys whose values differ and stay as they are until a restart.
