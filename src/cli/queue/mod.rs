@@ -2,14 +2,16 @@
 
 mod dead_letters;
 mod export;
+mod forecast;
 mod import;
 mod purge;
 mod stream;
 
 use std::io::{self, IsTerminal, stderr};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use forecast::{forecast, since};
 use hyper::StatusCode;
 
 use super::control::{self, ControlError};
@@ -164,10 +166,10 @@ fn open(config: &config::Config) -> Result<(Queue, WriterThread), QueueError> {
 pub fn run(args: QueueArgs) -> Result<(), QueueError> {
     match args.command {
         Command::Show(args) => {
-            let (found, max_bytes) = look(&args, Depth::Outline)?;
+            let (found, limits) = look(&args, Depth::Outline)?;
             match args.json {
                 true => print_json(&found),
-                false => show(&found, max_bytes),
+                false => show(&found, limits.as_ref()),
             }
             Ok(())
         }
@@ -228,12 +230,12 @@ pub fn run(args: QueueArgs) -> Result<(), QueueError> {
     }
 }
 
-fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), QueueError> {
-    let (path, max_bytes) = match &args.source.path {
+fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<config::Queue>), QueueError> {
+    let (path, limits) = match &args.source.path {
         Some(path) => (path.clone(), None),
         None => {
             let config = config::load_for_queue(&args.source.config.config)?;
-            (config.queue.path, Some(config.queue.max_bytes))
+            (config.queue.path.clone(), Some(config.queue))
         }
     };
     let shown = depth == Depth::Everything && stderr().is_terminal();
@@ -245,14 +247,14 @@ fn look(args: &LookArgs, depth: Depth) -> Result<(Inspection, Option<u64>), Queu
     if shown {
         tell!();
     }
-    Ok((found, max_bytes))
+    Ok((found, limits))
 }
 
 fn print_json(found: &Inspection) {
     say!("{}", serde_json::json!(found));
 }
 
-fn show(found: &Inspection, max_bytes: Option<u64>) {
+fn show(found: &Inspection, limits: Option<&config::Queue>) {
     let used: u64 = found.segments.iter().map(|segment| segment.disk_bytes).sum();
     let running = if found.in_use {
         "a gateway runs on it"
@@ -263,8 +265,8 @@ fn show(found: &Inspection, max_bytes: Option<u64>) {
         "queue      {} ({running})",
         found.queue.as_deref().unwrap_or("without an id yet")
     );
-    let limit = max_bytes
-        .map(|bytes| format!(" of {}", size(bytes)))
+    let limit = limits
+        .map(|limits| format!(" of {}", size(limits.max_bytes)))
         .unwrap_or_default();
     say!(
         "space      {}{limit} in {} segments; the disk has {} free",
@@ -272,12 +274,11 @@ fn show(found: &Inspection, max_bytes: Option<u64>) {
         found.segments.len(),
         size(found.free)
     );
-    if let (Some(limit), Some(rate)) = (max_bytes, rate(found)) {
-        let left = limit.saturating_sub(used).min(found.free);
+    if let Some(told) = limits.and_then(|limits| forecast(found, limits)) {
         say!(
             "full       in {} at today's {} an hour, if nothing is delivered",
-            span(Duration::from_secs_f64(left as f64 / rate)),
-            size((rate * 3600.0) as u64)
+            span(told.full_in),
+            size(told.bytes_an_hour)
         );
     }
     for segment in found.segments.iter().filter(|segment| segment.fault.is_some()) {
@@ -311,28 +312,6 @@ fn verify(found: &Inspection) {
     for range in &found.missing {
         say!("missing: records {} to {}", range.start, range.end - 1);
     }
-}
-
-/// Bytes a second over the last day, by the segments that were begun in it.
-fn rate(found: &Inspection) -> Option<f64> {
-    const DAY: u64 = 86_400_000;
-    let newest = found.segments.iter().rev().find_map(|segment| segment.oldest)?;
-    let recent = found
-        .segments
-        .iter()
-        .filter(|segment| segment.oldest.is_some_and(|oldest| oldest + DAY >= newest));
-    let (mut bytes, mut oldest) = (0, newest);
-    for segment in recent {
-        bytes += segment.disk_bytes;
-        oldest = oldest.min(segment.oldest.unwrap_or(newest));
-    }
-    let seconds = since(oldest).as_secs_f64().min(DAY as f64 / 1000.0);
-    (bytes > 0 && seconds > 1.0).then(|| bytes as f64 / seconds)
-}
-
-fn since(milliseconds: u64) -> Duration {
-    let then = UNIX_EPOCH + Duration::from_millis(milliseconds);
-    SystemTime::now().duration_since(then).unwrap_or_default()
 }
 
 fn size(bytes: u64) -> String {
