@@ -510,7 +510,7 @@ fn each_mistake_gives_exactly_its_message() {
         (
             "\"telemetry\"",
             "\"a\\u0000\"",
-            "config.toml:18: destinations.home.topic_base: \"a\\0\" has a NUL in it, which no topic can have; write it without",
+            "config.toml:18: destinations.home.topic_base: has a NUL in it, which no topic can have; write it without",
         ),
         (
             "topic_base",

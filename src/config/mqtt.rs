@@ -278,10 +278,13 @@ fn broker(field: &Field<'_>) -> Option<(String, u16, bool)> {
 /// As it is written: Tesla's server puts `/{VIN}/…` behind whatever stands there, and consumers have subscribed to that.
 fn topic_base_of(name: &str, field: &Field<'_>, warnings: &mut Vec<String>) -> Option<String> {
     let topic = field.string()?;
+    if topic.contains('\0') {
+        // Not shown: a terminal would not either.
+        field.mistake("has a NUL in it, which no topic can have; write it without");
+        return None;
+    }
     let wrong = if topic.contains(['+', '#']) {
         Some("has a wildcard in it; + and # cannot be published to")
-    } else if topic.contains('\0') {
-        Some("has a NUL in it, which no topic can have; write it without")
     } else if topic.len() > 256 {
         Some("is too long to begin a topic; write at most 256 bytes")
     } else {
