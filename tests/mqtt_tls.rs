@@ -11,7 +11,7 @@ mod mosquitto;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certificates::{Authority, Shown, authority, vehicle};
+use certificates::{Authority, Shown, authority, authority_params, authority_with, vehicle};
 use daemon::{Daemon, free_port, wait_for};
 use mosquitto::{Mosquitto, Subscriber};
 use rcgen::{ExtendedKeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType};
@@ -167,5 +167,22 @@ fn a_broker_that_wants_a_certificate_gets_one() {
         let mut nobody = configured(&setup, protocol, "");
         fails(&mut nobody, "set client_certificate and client_key");
         assert_eq!(nobody.figure("broker", "confirmed"), 0);
+    }
+}
+
+#[test]
+fn a_broker_that_shows_its_authoritys_own_certificate_is_told_what_to_make() {
+    let mut setup = setup("localhost", "");
+    setup.broker.kill_9();
+    let mut params = authority_params("Home");
+    params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+    let own = authority_with(params, &PKCS_ECDSA_P256_SHA256);
+    setup.broker.write("server.pem", own.certificate.pem());
+    setup.broker.write("server.key", own.issuer.key().serialize_pem());
+    setup.broker.start();
+    for protocol in PROTOCOLS {
+        let mut daemon = configured(&setup, protocol, "");
+        std::fs::write(daemon.path("broker-ca.pem"), own.certificate.pem()).unwrap();
+        fails(&mut daemon, "let it sign one for the broker");
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: every file is read and checked when the destination is made, so that `check` and the start find what is
 //! wrong, and not the first connection.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use rumqttc::TlsConfiguration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, OtherError, RootCertStore};
 
 use crate::config::MqttTls;
 
@@ -55,9 +56,52 @@ pub(super) fn configuration(tls: &MqttTls) -> Result<TlsConfiguration, String> {
     Ok(TlsConfiguration::Rustls(Arc::new(config)))
 }
 
+/// Why there is no TLS with a broker, in words.
+pub(super) fn refused(error: &(dyn Error + 'static)) -> String {
+    let advice = said_by_rustls(error).and_then(of_no_use);
+    let advice = advice.unwrap_or("check the broker's certificate, its name, `ca` and `server_name`");
+    format!("TLS: {error}; {advice}")
+}
+
+/// What is wrong with a broker's certificate whose names and authority may be right.
+fn of_no_use(error: &rustls::Error) -> Option<&'static str> {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error))) = error else {
+        return None;
+    };
+    match error.downcast_ref()? {
+        webpki::Error::CaUsedAsEndEntity => Some(
+            "the broker shows an authority's own certificate; let it sign one for the broker (not an authority, with the \
+             broker's name as subjectAltName), have the broker show that, and leave the authority's in `ca`",
+        ),
+        webpki::Error::UnsupportedCertVersion => Some(
+            "the broker's certificate is of X.509 version 1, which has no names; make one of version 3, with the \
+             broker's name as subjectAltName (openssl x509 -req does with -extfile)",
+        ),
+        _ => None,
+    }
+}
+
+/// What rustls said, in whatever it is wrapped.
+fn said_by_rustls<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // It is not its own source's.
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let within = within.and_then(|within| within.downcast_ref());
+        if let Some(found) = within.or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
 /// An I/O error in words: what the broker says of this gateway's certificate comes as one.
 pub(super) fn explain(error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let inner = said_by_rustls(error);
+    if inner.and_then(of_no_use).is_some() {
+        return refused(error);
+    }
     let advice = match inner {
         Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => {
             "; the broker wants a certificate: set client_certificate and client_key"
@@ -113,4 +157,31 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
             path.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_of_no_use_is_explained_however_the_error_is_wrapped() {
+        for (fault, words) in [
+            (webpki::Error::CaUsedAsEndEntity, "let it sign one for the broker"),
+            (webpki::Error::UnsupportedCertVersion, "make one of version 3"),
+        ] {
+            let fault = CertificateError::Other(OtherError(Arc::new(fault)));
+            let fault = rustls::Error::InvalidCertificate(fault);
+            assert!(refused(&fault).contains(words), "{}", refused(&fault));
+            let wrapped = io::Error::other(fault);
+            assert!(explain(&wrapped).contains(words), "{}", explain(&wrapped));
+            let outer = rumqttc::TlsError::Io(wrapped);
+            assert!(refused(&outer).contains(words), "{}", refused(&outer));
+        }
+        let other = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(
+            refused(&other).ends_with("`ca` and `server_name`"),
+            "{}",
+            refused(&other)
+        );
+    }
 }

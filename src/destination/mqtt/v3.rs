@@ -115,9 +115,7 @@ fn quality(qos: Qos) -> QoS {
 fn explain(error: &ConnectionError) -> String {
     match error {
         ConnectionError::Io(error) => tls::explain(error),
-        ConnectionError::Tls(error) => {
-            format!("TLS: {error}; check the broker's certificate, its name, `ca` and `server_name`")
-        }
+        ConnectionError::Tls(error) => tls::refused(error),
         ConnectionError::ConnectionRefused(code) => {
             let advice = match code {
                 ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {

@@ -195,9 +195,7 @@ fn no_retained(config: &config::Mqtt) -> String {
 fn explain(error: &ConnectionError) -> String {
     match error {
         ConnectionError::Io(error) => tls::explain(error),
-        ConnectionError::Tls(error) => {
-            format!("TLS: {error}; check the broker's certificate, its name, `ca` and `server_name`")
-        }
+        ConnectionError::Tls(error) => tls::refused(error),
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code,
             reason_string,
