@@ -3,6 +3,8 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/files.rs"]
+mod files;
 #[path = "support/loop_disk.rs"]
 mod loop_disk;
 #[path = "support/mosquitto.rs"]
@@ -16,6 +18,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use daemon::{Daemon, wait_for};
+use files::{numbered, send, txids};
 use loop_disk::LoopDisk;
 use mosquitto::{Mosquitto, Subscriber};
 use proxy::Proxy;
@@ -81,6 +84,39 @@ fn a_full_disk_refuses_vehicles_survives_a_restart_and_recovers_by_itself() {
     wait_for("everything acknowledged has arrived", LONG, || {
         received() >= before + after + more
     });
+    let (status, _) = daemon.terminate();
+    assert!(status.success(), "{status}");
+    drop(disk);
+}
+
+/// With every attempt it would take more of the room that is left, and confirm nothing.
+#[test]
+fn a_log_on_a_disk_without_room_keeps_the_whole_lines_that_fit_and_goes_on_behind_them() {
+    const RECORDS: usize = 6000;
+    let file = files::file("out", "").replace("out.jsonl", "log/out.jsonl");
+    let mut daemon = Daemon::new(1, "", &format!("[records]\nV = [\"out\"]\n{file}"));
+    let disk = LoopDisk::new(&daemon.path("log"), 16);
+    disk.leave(256 << 10);
+    daemon.start();
+    send(&daemon, 0, &numbered(0, RECORDS));
+    wait_for("there is no room for a line", LONG, || {
+        daemon
+            .last_error("out")
+            .is_some_and(|error| error.contains("No space left"))
+    });
+    let all: Vec<String> = (0..RECORDS).map(|number| number.to_string()).collect();
+    let whole = || txids(&daemon, "log/out");
+    // Some attempts later.
+    wait_for("what fits is confirmed", LONG, || {
+        let (fits, backlog) = (whole(), daemon.figure("out", "backlog"));
+        !fits.is_empty() && fits.len() + backlog as usize == RECORDS
+    });
+    let fits = whole();
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(whole() == fits && all.starts_with(&fits), "{} lines", whole().len());
+    disk.make_room();
+    daemon.wait_drained("out", LONG);
+    assert!(whole() == all, "each of them once: {} lines", whole().len());
     let (status, _) = daemon.terminate();
     assert!(status.success(), "{status}");
     drop(disk);

@@ -1,11 +1,9 @@
 //! JSON lines, one a record, to standard output or a file: for trying out and for debugging.
 //!
-//! A record in a file is confirmed when its line is on the disk.
+//! A record in a file is confirmed when its line is on the disk, in the file that has the name.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -13,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use super::log_file::{LogFile, Written};
 use super::{Confirmation, Destination, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::config;
 use crate::queue::Queued;
@@ -43,17 +42,17 @@ impl Destination for Log {
                 // A disk or a pipe may take its time, which is not the runtime's.
                 Some(path) => {
                     let named = path.clone();
-                    let opened = tokio::task::spawn_blocking(move || open(&named)).await;
+                    let opened = tokio::task::spawn_blocking(move || LogFile::open(&named)).await;
                     let opened = opened.map_err(|error| SessionError(error.to_string()))?;
                     Some(opened.map_err(|error| SessionError(format!("cannot open {}: {error}", path.display())))?)
                 }
             };
             let session: Box<dyn Session> = Box::new(Lines {
-                path: self.path.clone(),
                 file,
                 lines: Vec::new(),
                 numbers: Vec::new(),
                 writing: None,
+                failed: None,
             });
             Ok(session)
         })
@@ -61,15 +60,17 @@ impl Destination for Log {
 }
 
 struct Lines {
-    path: Option<PathBuf>,
     /// `None` for standard output, and while `writing` has it.
-    file: Option<File>,
+    file: Option<LogFile>,
     lines: Vec<u8>,
     numbers: Vec<u64>,
     writing: Option<Writing>,
+    /// Why the session is over, once what was written before is confirmed.
+    failed: Option<SessionError>,
 }
 
-type Writing = JoinHandle<(Option<File>, std::io::Result<Vec<u64>>)>;
+/// The file, the numbers of the records that are in it, and why the others are not.
+type Writing = JoinHandle<(Option<LogFile>, Vec<u64>, std::io::Result<()>)>;
 
 impl Session for Lines {
     fn is_up(&self) -> bool {
@@ -93,28 +94,37 @@ impl Session for Lines {
 
     fn news(&mut self) -> BoxFuture<'_, Result<News, SessionError>> {
         Box::pin(async move {
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             if self.writing.is_none() {
                 if self.numbers.is_empty() {
                     return std::future::pending().await;
                 }
-                let (lines, numbers) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.numbers));
-                let (mut file, path) = (self.file.take(), self.path.clone());
+                let (lines, mut numbers) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.numbers));
+                let mut file = self.file.take();
                 self.writing = Some(tokio::task::spawn_blocking(move || {
-                    let followed = match (&mut file, &path) {
-                        (Some(file), Some(path)) => follow(file, path),
-                        _ => Ok(()),
+                    let Written { bytes, result } = match &mut file {
+                        Some(file) => file.append(&lines),
+                        None => print(&lines),
                     };
-                    let written = followed.and_then(|()| write(file.as_ref(), &lines));
-                    (file, written.map(|()| numbers))
+                    // In JSON a line ends nowhere but at its end.
+                    numbers.truncate(memchr::memchr_iter(b'\n', &lines[..bytes]).count());
+                    (file, numbers, result)
                 }));
             }
             let Some(writing) = self.writing.as_mut() else {
                 return std::future::pending().await;
             };
-            let (file, written) = writing.await.map_err(|error| SessionError(error.to_string()))?;
+            let (file, numbers, written) = writing.await.map_err(|error| SessionError(error.to_string()))?;
             self.writing = None;
             self.file = file;
-            let numbers = written.map_err(|error| SessionError(format!("cannot write: {error}")))?;
+            let failed = written.map_err(|error| SessionError(format!("cannot write: {error}")));
+            if numbers.is_empty() {
+                failed?;
+            } else {
+                self.failed = failed.err();
+            }
             let delivered = |number| Confirmation {
                 number,
                 outcome: Outcome::Delivered,
@@ -135,55 +145,11 @@ impl Session for Lines {
     }
 }
 
-/// The file, for appending whole lines: what a crash cut off stays a line of its own, and the record comes again.
-fn open(path: &Path) -> std::io::Result<File> {
-    let mut file = File::options().create(true).append(true).read(true).open(path)?;
-    let mut last = [b'\n'];
-    if let Some(at) = file.metadata()?.len().checked_sub(1)
-        && file.metadata()?.is_file()
-    {
-        file.read_exact_at(&mut last, at)?;
-    }
-    if last != [b'\n'] {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
-}
-
-/// Goes on in the file that has the name now: whoever rotates logs moves the one before away, and may remove it.
-fn follow(file: &mut File, path: &Path) -> std::io::Result<()> {
-    let ours = file.metadata()?;
-    // Pipes and devices stay what they are.
-    if !ours.is_file() {
-        return Ok(());
-    }
-    let same = match std::fs::metadata(path) {
-        Ok(found) => (found.dev(), found.ino()) == (ours.dev(), ours.ino()),
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        Err(error) => return Err(error),
-    };
-    if !same {
-        *file = open(path)?;
-    }
-    Ok(())
-}
-
-fn write(file: Option<&File>, lines: &[u8]) -> std::io::Result<()> {
-    match file {
-        Some(mut file) => {
-            file.write_all(lines)?;
-            match file.sync_data() {
-                // A pipe or a device has nothing to sync.
-                Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
-                synced => synced,
-            }
-        }
-        None => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(lines)?;
-            stdout.flush()
-        }
-    }
+fn print(lines: &[u8]) -> Written {
+    let mut stdout = std::io::stdout().lock();
+    let result = stdout.write_all(lines).and_then(|()| stdout.flush());
+    let bytes = if result.is_ok() { lines.len() } else { 0 };
+    Written { bytes, result }
 }
 
 /// A record as one line shows it, with what is to be shown of its payload: decoded where it can be.

@@ -7,6 +7,7 @@ pub mod kafka;
 mod kafka_client;
 mod kafka_reports;
 pub mod log;
+mod log_file;
 pub mod mqtt;
 pub mod mqtt_fields;
 mod prompt;
