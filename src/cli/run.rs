@@ -10,7 +10,7 @@ use super::reload::Reloading;
 use crate::config::{self, ConfigError};
 use crate::gateway::{Gateway, RunError, StartError, renewable};
 use crate::system::watch::Watch;
-use crate::system::{logging, notify, socket};
+use crate::system::{descriptors, logging, notify, socket};
 
 /// Where the configuration is.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,6 +49,7 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
     let config = config::load(&args.config)?;
     logging::start_service(&config.log_level)?;
+    descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

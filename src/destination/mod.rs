@@ -140,6 +140,14 @@ pub fn build(destination: &config::Destination, queue: &str) -> Result<Box<dyn D
     })
 }
 
+/// Files and connections that a destination may have open at once: to every broker of a cluster, or of every subscriber.
+pub fn descriptors(destination: &config::Destination) -> usize {
+    match &destination.kind {
+        config::DestinationKind::Kafka(_) | config::DestinationKind::Zmq(_) => 64,
+        config::DestinationKind::Mqtt(_) | config::DestinationKind::Log(_) => 8,
+    }
+}
+
 /// Tries whether a destination can be reached as it is configured, without a record and under another name than the
 /// gateway's, so that one that runs does not notice. Ends with what answered, or why nothing did; blocks for seconds.
 pub fn probe(destination: &config::Destination, runtime: &tokio::runtime::Runtime) -> Result<String, String> {

@@ -10,6 +10,7 @@ use crate::config::{self, Config, DestinationKind, Routes};
 use crate::destination::{self, BuildError};
 use crate::forwarder::{Pump, Rules, RulesError};
 use crate::queue::Queue;
+use crate::system::descriptors;
 
 /// A destination that its configuration does not make.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,12 @@ pub fn check(routes: &Routes, destination: &config::Destination) -> Result<(), D
     Rules::new(routes, destination)?;
     destination::build(destination, "check")?;
     Ok(())
+}
+
+/// How many of listener.max_connections fit into a limit of open files, and what to tell an operator if not all do.
+pub fn connections(config: &Config, limit: usize) -> (usize, Option<String>) {
+    let others = config.destinations.iter().map(destination::descriptors).sum();
+    descriptors::fitting(limit, others, config.listener.max_connections)
 }
 
 /// A pump for each destination of a configuration.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use destinations::{DestinationError, DestinationErrors, check as check_destination};
+pub use destinations::{DestinationError, DestinationErrors, check as check_destination, connections};
 pub use reload::{ReloadError, Reloader, renewable};
 
 use crate::admin::{self, Published};
@@ -23,7 +23,7 @@ use crate::config::{self, Config};
 use crate::forwarder::Pump;
 use crate::listener::{self, Counters, Listener, tls};
 use crate::queue::{self, Heartbeat, OpenError, Queue, WriterError, WriterThread};
-use crate::system::access;
+use crate::system::{access, descriptors};
 use destinations::Rulers;
 
 /// Why the gateway could not start.
@@ -126,6 +126,10 @@ impl Gateway {
                 tracing::warn!(%error, path = %path.display(), "no control socket: export, import, purge and forget cannot reach this gateway");
             })
             .ok();
+        let (max_connections, too_few) = connections(&config, descriptors::limit());
+        if let Some(too_few) = too_few {
+            tracing::warn!("{too_few}");
+        }
         let (pumps, rulers) = destinations::pumps(&config, &queue)?;
         destinations::warn_of_the_left(&config, &queue);
         let counters = Arc::new(Counters::new(&config.routes, &config.signal_vins));
@@ -149,7 +153,10 @@ impl Gateway {
             routes: config.routes,
             identity: config.identity,
             public_key: loaded.public_key,
-            config: config.listener,
+            config: config::Listener {
+                max_connections,
+                ..config.listener
+            },
         };
         let listener = Listener::new(socket, loaded.server, queue, settings, counters, draining.clone());
         Ok(Self {

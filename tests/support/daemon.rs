@@ -22,6 +22,7 @@ pub(crate) struct Daemon {
     pub(crate) admin: u16,
     config: PathBuf,
     environment: Vec<(String, String)>,
+    open_files: Option<String>,
     child: Option<Child>,
 }
 
@@ -86,6 +87,7 @@ impl Daemon {
             admin,
             config,
             environment: Vec::new(),
+            open_files: None,
             child: None,
         }
     }
@@ -102,7 +104,12 @@ impl Daemon {
             .append(true)
             .open(self.path("log.txt"))
             .unwrap();
-        let child = alone(Path::new(env!("CARGO_BIN_EXE_waystation")))
+        let program = Path::new(env!("CARGO_BIN_EXE_waystation"));
+        let mut command = match &self.open_files {
+            None => alone(program),
+            Some(limit) => limited(limit, program),
+        };
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(&self.config)
@@ -175,6 +182,11 @@ impl Daemon {
     /// A variable of the process that is started next.
     pub(crate) fn environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// How many files the process that is started next may have open: `SOFT:HARD`.
+    pub(crate) fn limit_open_files(&mut self, limit: &str) {
+        self.open_files = Some(limit.to_owned());
     }
 
     /// Runs a command on its configuration, in its environment.
@@ -352,6 +364,13 @@ pub(crate) fn alone(program: &Path) -> Command {
     exec "$@""#;
     let mut command = Command::new("bash");
     command.args(["-c", CLOSE, "bash"]).arg(program);
+    command
+}
+
+/// A program that may have so many files open: `SOFT:HARD`.
+pub(crate) fn limited(limit: &str, program: &Path) -> Command {
+    let mut command = alone(&require("prlimit", "apt-get install -y util-linux"));
+    command.arg(format!("--nofile={limit}")).arg(program);
     command
 }
 

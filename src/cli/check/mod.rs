@@ -15,10 +15,10 @@ use findings::Findings;
 
 use super::run::ConfigArgs;
 use crate::config::{self, Config, ConfigError, DestinationKind};
-use crate::gateway::check_destination;
+use crate::gateway::{check_destination, connections};
 use crate::listener::tls;
 use crate::queue::Queue;
-use crate::system::{access, logging};
+use crate::system::{access, descriptors, logging};
 
 /// What is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,10 @@ fn machine(args: &CheckArgs, findings: &mut Findings) -> Result<(), CheckError> 
         storage::check(&config.queue, findings);
     }
     outputs::check(&config, findings);
+    match connections(&config, descriptors::highest_limit()) {
+        (fit, None) => findings.good(format!("listener.max_connections: there are descriptors for all {fit}")),
+        (_, Some(too_few)) => findings.warn(too_few),
+    }
     ports::check("listener.bind", config.listener.bind, running, findings);
     if let Some(address) = config.admin {
         ports::check("admin.bind", address, running, findings);
