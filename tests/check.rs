@@ -12,6 +12,7 @@ mod machine;
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use certificates::{Authority, Shown, authority, authority_params, authority_with};
@@ -193,6 +194,9 @@ fn the_place_of_the_queue() {
     let machine = Machine::new();
     machine.write("queue", "a file");
     machine.says("✗ queue.path: ", "is not a directory");
+    fs::remove_file(machine.path("queue")).unwrap();
+    symlink("/nowhere/queue", machine.path("queue")).unwrap();
+    machine.says("✗ queue.path: ", "is a link to /nowhere/queue, which is not there");
     let at = |path: &str| {
         let machine = Machine::new();
         machine.daemon.edit("path = \"queue\"", &format!("path = \"{path}\""));

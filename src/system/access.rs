@@ -15,9 +15,18 @@ pub fn writable(path: &Path) -> Result<(), String> {
                 .filter(|above| *above != Path::new(""))
                 .unwrap_or(Path::new("."))
         })
-        .find(|above| above.exists())
+        // A link that leads nowhere is in the way of a directory too.
+        .find(|above| above.symlink_metadata().is_ok())
         .unwrap_or(Path::new("/"));
     let shown = existing.display();
+    if let Ok(target) = existing.read_link()
+        && !existing.exists()
+    {
+        let target = target.display();
+        return Err(format!(
+            "{shown} is a link to {target}, which is not there; make that directory, or remove the link"
+        ));
+    }
     if !existing.is_dir() {
         return Err(format!(
             "{shown} is not a directory; name another, or move that file away"
