@@ -12,7 +12,7 @@ mod machine;
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{lchown, symlink};
 use std::process::Command;
 
 use certificates::{Authority, Shown, authority, authority_params, authority_with};
@@ -212,6 +212,40 @@ fn the_place_of_the_queue() {
         .daemon
         .edit("max_bytes = \"64 MiB\"", "max_bytes = \"1000000 GiB\"");
     machine.says("! queue.path: ", "so that the queue is full before queue.max_bytes");
+}
+
+/// As a command leaves it that was run as root in an older build, or whoever copies a queue.
+#[test]
+fn a_queue_of_which_a_part_is_another_users() {
+    let mut machine = Machine::new();
+    machine.daemon.start();
+    machine.daemon.terminate();
+    machine.give_to_nobody();
+    let said = |arguments: &[&str]| {
+        let output = machine.as_nobody(arguments);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    assert_eq!(said(&["check"]).0, Some(0), "{}", said(&["check"]).1);
+    let queue = machine.path("queue");
+    fs::create_dir_all(queue.join("segments")).unwrap();
+    for part in ["segments", "dead-letters", "cursors"] {
+        let part = queue.join(part);
+        lchown(&part, Some(0), Some(0)).unwrap();
+        let (code, words) = said(&["check"]);
+        let line = format!("✗ queue.path: cannot write {}: Permission denied", part.display());
+        assert!(
+            code == Some(1) && words.contains(&line) && words.contains("chown -R"),
+            "{words}"
+        );
+        let (code, words) = said(&["run"]);
+        let named = words.lines().last().unwrap();
+        assert!(
+            code == Some(1) && named.contains(part.to_str().unwrap()) && named.contains("(chown -R)"),
+            "{words}"
+        );
+        machine.give_to_nobody();
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod fixture;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -201,6 +203,34 @@ fn nobody_has_to_read_what_went_wrong() {
         let status = command.args(arguments).stderr(writer).status().unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}");
     }
+}
+
+/// Whoever forgot sudo is not to give the queue away.
+#[test]
+fn who_may_not_look_at_a_queue_is_told_to_be_somebody_else() {
+    const NOBODY: u32 = 65_534;
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test is another user for a while and needs root: sudo env \"PATH=$PATH\" scripts/test.sh --test queue_command"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    fixture::copy(Path::new("tests/data/queue-format-1"), dir.path());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_waystation"))
+        .args(["queue", "show", "--path"])
+        .arg(dir.path())
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.trim_end()
+            .ends_with("; run it with sudo, or as the gateway's user")
+            && !said.contains("chown"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

@@ -121,6 +121,9 @@ pub fn main() -> ExitCode {
         Command::Queue(args) => match queue::run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(queue::QueueError::Config(error)) => failed(&error, EXIT_CONFIG),
+            Err(error) if error.is_of_another_user() => {
+                failed(&format!("{error}; run it with sudo, or as the gateway's user"), 1)
+            }
             Err(error) => failed(&error, 1),
         },
         Command::ImportConfig(args) => {

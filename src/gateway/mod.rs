@@ -49,14 +49,25 @@ pub enum StartError {
     #[error("queue.path: {0}")]
     QueuePath(String),
     /// The queue.
-    #[error("queue.path: {0}")]
-    Queue(#[source] OpenError),
+    #[error("queue.path: {source}{}", ownership(source))]
+    Queue {
+        /// What keeps it from being opened.
+        source: OpenError,
+    },
 }
 
 impl StartError {
     /// Whether starting again is of no use before somebody has changed the configuration or the files that it names.
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Tls(tls::TlsError::Files(_)) | Self::Destinations(_))
+    }
+}
+
+/// What to do about a part of the queue that is another user's.
+fn ownership(error: &OpenError) -> &'static str {
+    match access::is_denied(error) {
+        true => "; all of it has to belong to the user that the gateway runs as (chown -R)",
+        false => "",
     }
 }
 
@@ -118,7 +129,10 @@ impl Gateway {
             Some(address) => Some(bind("admin.bind", address).await?),
             None => None,
         };
-        let (queue, writer) = open_queue(&config)?;
+        let (queue, writer) = open_queue(&config).map_err(|error| match access::writable(&config.queue.path) {
+            Err(why) => StartError::QueuePath(why),
+            Ok(()) => StartError::Queue { source: error },
+        })?;
         // A gateway that cannot be asked for anything still does its work.
         let control = admin::control::bind(&config.queue.path)
             .inspect_err(|error| {
@@ -280,13 +294,8 @@ impl Gateway {
 }
 
 /// Opens a configuration's queue, with the places of its destinations.
-pub fn open_queue(config: &Config) -> Result<(Queue, WriterThread), StartError> {
-    let path = &config.queue.path;
-    let opened = Queue::open(path, queue_settings(&config.queue)).map_err(|error| match access::writable(path) {
-        Err(why) => StartError::QueuePath(why),
-        Ok(()) => StartError::Queue(error),
-    });
-    let (queue, writer) = opened?;
+pub fn open_queue(config: &Config) -> Result<(Queue, WriterThread), OpenError> {
+    let (queue, writer) = Queue::open(&config.queue.path, queue_settings(&config.queue))?;
     for destination in &config.destinations {
         destinations::settle(&queue, destination);
     }

@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Access;
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::cursor::{CursorError, CursorFile, Saved};
@@ -67,6 +69,7 @@ impl Queue {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         storage::create_dir(&*disk, dir)?;
         let lock = take_lock(dir)?;
+        may_write(dir)?;
         let (queue, writer) = Self::open_on(&disk, dir, settings)?;
         let shared = Arc::clone(&queue.0);
         let thread = std::thread::Builder::new()
@@ -196,6 +199,17 @@ impl Queue {
         cursors.save(&saved)?;
         Ok(true)
     }
+}
+
+/// A folder that is another user's would be found at the first record, and at each start again.
+fn may_write(dir: &Path) -> Result<(), StorageError> {
+    for folder in ["segments", "dead-letters"].map(|name| dir.join(name)) {
+        // What is not there is made, and whatever else is wrong shows itself.
+        if let Err(denied @ Errno::ACCESS) = rustix::fs::access(&folder, Access::WRITE_OK | Access::EXEC_OK) {
+            return Err(storage::failed("write in", &folder)(denied.into()));
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(dir: &Path) -> Result<Lock, OpenError> {

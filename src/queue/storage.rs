@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A file operation that failed: what was tried, on which file.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
+#[error("cannot {action} {}: {source}", path.display())]
 pub struct StorageError {
     /// What was tried, as a verb: `create`, `rename`, `sync`.
     pub action: &'static str,
@@ -17,14 +17,6 @@ pub struct StorageError {
     pub path: PathBuf,
     /// What the system said.
     pub source: io::Error,
-}
-
-/// What to do about it, where that can be said.
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; it has to belong to the user that the gateway runs as (chown)",
-        _ => "",
-    }
 }
 
 impl StorageError {

@@ -1,6 +1,7 @@
 //! What the system does not let this process do, and what an operator can do about it: directories and ports. `run` and
 //! `check` say it in the same words.
 
+use std::error::Error as StdError;
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -43,6 +44,12 @@ pub fn writable(path: &Path) -> Result<(), String> {
         };
         format!("cannot write in {shown}: {error}; {advice}")
     })
+}
+
+/// Whether something failed because it is another user's.
+pub fn is_denied(error: &(dyn StdError + 'static)) -> bool {
+    let own = error.downcast_ref::<Error>();
+    own.is_some_and(|own| own.kind() == ErrorKind::PermissionDenied) || error.source().is_some_and(is_denied)
 }
 
 /// What to tell an operator when a port cannot be listened on.

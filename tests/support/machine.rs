@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 use std::fs;
+use std::os::unix::fs::lchown;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -14,6 +16,8 @@ const REST: &str = r#"
     type = "log"
     path = "out.jsonl"
 "#;
+
+const NOBODY: u32 = 65_534;
 
 /// A configured machine with nothing wrong.
 pub(crate) struct Machine {
@@ -50,6 +54,32 @@ impl Machine {
             .args(more)
             .output()
             .unwrap()
+    }
+
+    /// A command as somebody whom the machine belongs to, but for what root has in it since.
+    pub(crate) fn as_nobody(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .args(arguments)
+            .arg("--config")
+            .arg(self.path("config.toml"))
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output()
+            .unwrap()
+    }
+
+    /// Gives everything away. Needs root.
+    pub(crate) fn give_to_nobody(&self) {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test gives files away and needs root: sudo env \"PATH=$PATH\" scripts/test.sh"
+        );
+        let mut left = vec![self.path("")];
+        while let Some(path) = left.pop() {
+            lchown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            let entries = fs::read_dir(&path).into_iter().flatten();
+            left.extend(entries.map(|entry| entry.unwrap().path()));
+        }
     }
 
     /// The lines that say that something is wrong or odd.

@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::findings::Findings;
 use super::outputs::{self, Output, RUNTIME};
+use super::queue;
 use crate::config::{self, Config, DestinationKind};
 
 /// The user that the packaged unit runs the gateway as.
@@ -123,10 +124,10 @@ pub(super) fn readable(path: &Path, config: &Config, findings: &mut Findings) {
         }
     }
     let queue = &config.queue.path;
-    if let Some(obstacle) = user.obstacle_to_writing(queue) {
+    if let Some(obstacle) = user.obstacle_to_queue(queue) {
+        let shown = queue.display();
         findings.bad(format!(
-            "queue.path: {} cannot be written by the user {SERVICE}: {obstacle}; chown it to {SERVICE}",
-            queue.display()
+            "queue.path: {shown} cannot be written by the user {SERVICE}: {obstacle}; chown -R {SERVICE}: {shown}"
         ));
     }
     for output in outputs::of(config) {
@@ -208,16 +209,26 @@ impl User {
         }
         let real = there.canonicalize().ok()?;
         let closed = self.closed(&real);
-        closed.or_else(|| (self.may(&real, 0o2) == Some(false)).then(|| format!("it may not write {}", real.display())))
+        closed.or_else(|| self.obstacle_to_change(&real))
+    }
+
+    /// What keeps it from being the user of a queue, if anything does.
+    fn obstacle_to_queue(&self, queue: &Path) -> Option<String> {
+        let parts = || queue::parts(queue).into_iter();
+        self.obstacle_to_writing(queue)
+            .or_else(|| parts().find_map(|part| self.obstacle(&part).or_else(|| self.obstacle_to_change(&part))))
+    }
+
+    /// What keeps it from changing a file or a folder that it can get at, if anything does.
+    fn obstacle_to_change(&self, path: &Path) -> Option<String> {
+        (self.may(path, 0o2) == Some(false)).then(|| format!("it may not write {}", path.display()))
     }
 
     /// What keeps it from making or adding to what a destination writes, if anything does.
     fn obstacle_to_output(&self, output: &Output<'_>) -> Option<String> {
         match output.path.canonicalize() {
             // It is read too: how it ends is looked at. A socket is made anew.
-            Ok(real) if !output.is_socket => self.obstacle(&real).or_else(|| {
-                (self.may(&real, 0o2) == Some(false)).then(|| format!("it may not write {}", real.display()))
-            }),
+            Ok(real) if !output.is_socket => self.obstacle(&real).or_else(|| self.obstacle_to_change(&real)),
             // What is not there is said elsewhere.
             _ if !output.folder().is_dir() => None,
             _ => self.obstacle_to_writing(output.folder()),
@@ -281,6 +292,18 @@ mod tests {
         assert_eq!(owner.obstacle(&file), None);
         assert_eq!(owner.obstacle_to_writing(&dir.path().join("queue")), None);
         assert!(user.obstacle_to_writing(dir.path()).unwrap().starts_with("it may not "));
+        let (queue, segments) = (dir.path(), dir.path().join("segments"));
+        fs::create_dir(&segments).unwrap();
+        let segment = segments.join("00000000000000000000.redb");
+        fs::write(&segment, "").unwrap();
+        mode(queue, 0o777);
+        mode(&segments, 0o755);
+        mode(&segment, 0o644);
+        let said = |user: &User| user.obstacle_to_queue(queue).unwrap_or_default();
+        assert_eq!(said(&owner), "");
+        assert_eq!(said(&user), format!("it may not write {}", segments.display()));
+        mode(&segments, 0o777);
+        assert_eq!(said(&user), format!("it may not write {}", segment.display()));
         mode(dir.path(), 0o755);
         let obstacle = user.obstacle_to_writing(&dir.path().join("queue"));
         assert!(obstacle.unwrap().starts_with("it may not write "));

@@ -4,6 +4,7 @@ mod files;
 mod findings;
 mod outputs;
 mod ports;
+mod queue;
 mod server;
 mod storage;
 mod upstream;
@@ -17,7 +18,6 @@ use super::run::ConfigArgs;
 use crate::config::{self, Config, ConfigError, DestinationKind};
 use crate::gateway::{check_destination, connections};
 use crate::listener::tls;
-use crate::queue::Queue;
 use crate::system::{access, descriptors, logging};
 
 /// What is wrong.
@@ -98,7 +98,7 @@ fn machine(args: &CheckArgs, findings: &mut Findings) -> Result<(), CheckError> 
     files::name(&config, args.name.as_deref(), findings);
     files::authorities(&config, findings);
     files::readable(&args.config.config, &config, findings);
-    let running = queue(&config.queue.path, findings);
+    let running = queue::check(&config.queue.path, findings);
     if access::writable(&config.queue.path).is_ok() {
         storage::check(&config.queue, findings);
     }
@@ -151,22 +151,6 @@ fn certificates(config: &Config, findings: &mut Findings) {
         }
         Err(error) => error.to_string().lines().for_each(|fault| findings.bad(fault)),
     }
-}
-
-/// Whether a running gateway has the queue.
-fn queue(path: &Path, findings: &mut Findings) -> bool {
-    let in_use = Queue::in_use(path).unwrap_or_else(|error| {
-        findings.bad(format!(
-            "queue.path: {error}; make all of {} the service user's",
-            path.display()
-        ));
-        false
-    });
-    match in_use {
-        true => findings.note(format!("queue.path: {} is in use by a running gateway", path.display())),
-        false => directory("queue.path", path, findings),
-    }
-    in_use
 }
 
 fn directory(key: &str, path: &Path, findings: &mut Findings) {

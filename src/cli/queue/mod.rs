@@ -18,11 +18,12 @@ use super::control::{self, ControlError};
 use super::run::ConfigArgs;
 use crate::cli;
 use crate::config::{self, ConfigError};
-use crate::gateway::{self, StartError};
+use crate::gateway;
 use crate::queue::{
     Depth, InspectError, Inspection, OpenError, PurgeError, Queue, RetryError, WriterError, WriterThread, inspect,
     look_for,
 };
+use crate::system::access;
 use crate::system::logging::{self, LoggingError};
 
 /// Arguments of `queue`.
@@ -96,9 +97,6 @@ pub enum QueueError {
     /// The cursors.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The queue could not be opened as the gateway does.
-    #[error(transparent)]
-    Start(#[from] StartError),
     /// Logging.
     #[error(transparent)]
     Logging(#[from] LoggingError),
@@ -149,6 +147,17 @@ pub enum QueueError {
     /// Not all of it can be read.
     #[error("{0} records cannot be read")]
     Missing(u64),
+}
+
+impl QueueError {
+    /// Whether it failed because the queue is another user's than who asks.
+    pub(super) fn is_of_another_user(&self) -> bool {
+        match self {
+            // They say themselves what to do, or are about another file.
+            Self::Config(_) | Self::Control(_) | Self::Output { .. } => false,
+            error => access::is_denied(error),
+        }
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {
