@@ -7,14 +7,16 @@ mod daemon;
 mod loop_disk;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::{Daemon, free_port, require, wait_for};
+use daemon::{Daemon, free_port, require, signal, wait_for};
 use loop_disk::LoopDisk;
+use rustix::process::Signal;
 use waystation::cli::pki::{self, Pki};
 use waystation::cli::simulate::Live;
 
@@ -107,6 +109,29 @@ fn systemd_is_told_when_it_is_ready_alive_and_stopping_and_how_it_is() {
         service.child.try_wait().unwrap().is_some()
     });
     assert!(service.child.wait().unwrap().success());
+}
+
+/// It would end the process, which passes for a service that was stopped.
+#[test]
+fn a_reload_during_the_start_is_done_when_it_has_started() {
+    let daemon = Daemon::new(1, "", LOG);
+    let (config, real) = (daemon.path("config.toml"), daemon.path("real.toml"));
+    fs::rename(&config, &real).unwrap();
+    assert!(Command::new("mkfifo").arg(&config).status().unwrap().success());
+    let mut service = Service::start(&daemon, Duration::from_secs(60));
+    // As soon as somebody reads.
+    let mut slow = fs::File::options().write(true).open(&config).unwrap();
+    signal(&service.child, Signal::HUP);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(service.child.try_wait().unwrap(), None);
+    let text = fs::read_to_string(&real).unwrap();
+    fs::rename(&real, &config).unwrap();
+    slow.write_all(text.as_bytes()).unwrap();
+    drop(slow);
+    service.wait("READY=1");
+    service.wait("RELOADING=1");
+    service.wait("READY=1");
+    assert!(daemon.log().contains("configuration reloaded"), "{}", daemon.log());
 }
 
 #[test]

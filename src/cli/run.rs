@@ -47,18 +47,22 @@ const LEFTOVERS: Duration = Duration::from_millis(200);
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration.
 pub fn run(args: &ConfigArgs) -> Result<(), DaemonError> {
-    let config = config::load(&args.config)?;
-    logging::start_service(&config.log_level)?;
-    descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
+    // First of all: one that comes while the configuration is read would end the process, and pass for an orderly end.
+    let mut hangup = {
+        let _context = runtime.enter();
+        signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?
+    };
+    let config = config::load(&args.config)?;
+    logging::start_service(&config.log_level)?;
+    descriptors::raise();
     let result = runtime.block_on(async {
         // Before anything is bound: a signal during the start is not lost.
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Runtime)?;
         // Before they are read: what changes after that is noticed.
         let watch = Watch::new(renewable(&config));
         let grace = config.shutdown_grace;
