@@ -196,6 +196,16 @@ fn an_export_that_cannot_even_begin_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_export_that_was_killed_before_it_wrote_anything_begins_again() {
+    let (dir, path) = sample();
+    let output = dir.path().join("stick.bin");
+    fs::write(&output, "").unwrap();
+    done(&["export", "--path", &path, "--output", text(&output)]);
+    let whole = done(&["export", "--path", &path, "--output", "-"]).stdout;
+    assert_eq!(fs::read(output).unwrap(), whole);
+}
+
+#[test]
 fn an_export_goes_to_devices_and_pipes_too() {
     let (_dir, path) = sample();
     let whole = done(&["export", "--path", &path, "--output", "-"]).stdout;

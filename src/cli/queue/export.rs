@@ -212,6 +212,11 @@ impl Durable for Box<dyn Write> {
     }
 }
 
+fn is_empty_file(path: &Path) -> bool {
+    path.symlink_metadata()
+        .is_ok_and(|found| found.is_file() && found.len() == 0)
+}
+
 impl Output {
     fn open(args: &ExportArgs, dir: &Path) -> Result<Self, QueueError> {
         let path = args.output.clone();
@@ -264,11 +269,20 @@ impl Output {
                 file
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                made = Some(path.clone());
-                File::create_new(&path).map_err(|error| match error.kind() {
-                    io::ErrorKind::AlreadyExists => QueueError::OutputExists(path.clone()),
-                    _ => failed(error),
-                })?
+                match File::create_new(&path) {
+                    Ok(file) => {
+                        made = Some(path.clone());
+                        file
+                    }
+                    // One that was killed before it had anything to remember left it.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_empty_file(&path) => {
+                        File::options().write(true).open(&path).map_err(failed)?
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        return Err(QueueError::OutputExists(path));
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
             }
             Err(source) => return Err(QueueError::Output { path: remember, source }),
         };
