@@ -1,4 +1,5 @@
 //! A real disk without room: vehicles keep their records, a start succeeds, and it goes on by itself when there is room.
+//! And one that takes nothing any more: nothing starts on it, and what is there can be had.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/daemon.rs"]
@@ -15,6 +16,7 @@ mod proxy;
 mod raw;
 
 use std::collections::BTreeSet;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use daemon::{Daemon, wait_for};
@@ -119,5 +121,39 @@ fn a_log_on_a_disk_without_room_keeps_the_whole_lines_that_fit_and_goes_on_behin
     assert!(whole() == all, "each of them once: {} lines", whole().len());
     let (status, _) = daemon.terminate();
     assert!(status.success(), "{status}");
+    drop(disk);
+}
+
+#[test]
+fn a_queue_on_a_disk_that_has_turned_read_only_is_exported_and_not_run() {
+    let mut daemon = Daemon::new(1, "keep_free = \"0 B\"", &mosquitto::everything_to(1));
+    let disk = LoopDisk::new(&daemon.path("queue"), 32);
+    daemon.start();
+    send(&daemon, 0, &numbered(0, 20));
+    // What is in the journal alone counts too.
+    daemon.kill_9();
+    disk.turn_read_only();
+    let waystation = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_waystation"))
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let config = daemon.path("config.toml");
+    let said = |output: Output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for command in ["run", "check"] {
+        let output = waystation(&[command, "--config", config.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = said(output);
+        assert!(
+            said.contains("queue.path: cannot write in ") && said.contains("Read-only file system"),
+            "{said}"
+        );
+    }
+    let queue = daemon.path("queue");
+    let arguments = ["--format", "json", "--type", "V", "--output", "-"];
+    let output = waystation(&[&["queue", "export", "--path", queue.to_str().unwrap()], &arguments[..]].concat());
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 20 + 1);
     drop(disk);
 }

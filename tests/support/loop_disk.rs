@@ -50,6 +50,11 @@ impl LoopDisk {
         std::fs::remove_file(self.mount.join("filler")).unwrap();
     }
 
+    /// As the kernel does with a file system in which something is wrong. Nobody may have a file of it open for writing.
+    pub(crate) fn turn_read_only(&self) {
+        run(as_root("mount").args(["-o", "remount,ro"]).arg(&self.mount));
+    }
+
     pub(crate) fn free(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.mount).unwrap();
         stat.f_bavail * stat.f_frsize
