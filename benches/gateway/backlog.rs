@@ -105,8 +105,15 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         fs::remove_dir_all(&dir).expect("it is ours");
     }
 
-    rows.push(Row::plain("resident memory, idle", "MB", &idle, Target::AtMost(12.0)));
     rows.push(Row::plain(
+        "backlog.idle",
+        "resident memory, idle",
+        "MB",
+        &idle,
+        Target::AtMost(12.0),
+    ));
+    rows.push(Row::plain(
+        "backlog.thousand",
         "resident memory, 1,000 idle vehicles",
         "MB",
         &connected,
@@ -118,6 +125,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         .map(|(full, connected)| full - connected)
         .collect();
     rows.push(Row::plain(
+        "backlog.full",
         "more than that with 10 million records queued",
         "MB",
         &more,
@@ -125,20 +133,30 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     ));
     let figure = "ack latency p99 at 1,000 records/s, everything upstream down and 10 million records queued";
     rows.push(Row::ratio(
+        "backlog.p99",
         figure,
         "ms",
         &full_p99,
         ("an empty queue", &empty_p99),
         Target::AtMost(1.2),
     ));
-    for (name, starts) in [("1 GB", &one), ("10 GB", &ten)] {
+    for (name, id, starts) in [("1 GB", "backlog.start_1", &one), ("10 GB", "backlog.start_10", &ten)] {
         let figure = format!("from exec to READY after SIGKILL in mid-write, cold cache, {name} queued");
-        rows.push(Row::plain(figure, "s", &starts.ready, Target::AtMost(2.0)));
+        rows.push(Row::plain(id, figure, "s", &starts.ready, Target::AtMost(2.0)));
         let segment = ("reading one segment, cold cache", starts.segment.as_slice());
-        rows.push(Row::ratio("the same", "s", &starts.ready, segment, Target::None));
+        let beside = format!("{id}.segment");
+        rows.push(Row::ratio(
+            &beside,
+            "the same",
+            "s",
+            &starts.ready,
+            segment,
+            Target::None,
+        ));
     }
     // Flat, as far as a tenth of a second can be told from another.
     rows.push(Row::ratio(
+        "backlog.start_flat",
         "10 GB of that",
         "s",
         &ten.ready,

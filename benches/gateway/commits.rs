@@ -98,5 +98,12 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     }
     let figure = format!("commits of {BATCH} records: payload to the disk");
     let limit = ("append + fdatasync of the same payloads", appended.as_slice());
-    vec![Row::ratio(figure, "MB/s", &stored, limit, Target::AtLeast(0.75))]
+    vec![Row::ratio(
+        "commits.append",
+        figure,
+        "MB/s",
+        &stored,
+        limit,
+        Target::AtLeast(0.75),
+    )]
 }

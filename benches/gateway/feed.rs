@@ -51,6 +51,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     }
     let limit = ("a bare PUB socket of the same crate", bare.as_slice());
     vec![Row::ratio(
+        "feed.bare",
         "ZMQ feed, as one subscriber gets it",
         "records/s",
         &fed,

@@ -28,6 +28,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     }
     let figure = "delivery latency p99 of live records to a second destination, while 1 million drain to the first";
     vec![Row::ratio(
+        "isolation.p99",
         figure,
         "ms",
         &with,

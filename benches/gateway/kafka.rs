@@ -22,9 +22,10 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let cluster = Cluster::single();
     cluster.create_topics("bench", &["V"], &[]);
     let to_broker = rounds(bench, &cluster.plain());
-    let row = |name: &str, (drained, bare): &(Vec<f64>, Vec<f64>)| {
+    let row = |id: &str, name: &str, (drained, bare): &(Vec<f64>, Vec<f64>)| {
         let figure = format!("drain to Kafka, {name}");
         Row::ratio(
+            id,
             figure,
             "records/s",
             drained,
@@ -33,8 +34,8 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         )
     };
     vec![
-        row("librdkafka's mock cluster", &to_mock),
-        row("a real broker", &to_broker),
+        row("kafka.mock", "librdkafka's mock cluster", &to_mock),
+        row("kafka.broker", "a real broker", &to_broker),
     ]
 }
 

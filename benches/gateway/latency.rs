@@ -73,11 +73,13 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let row = |name: &str, values: &[f64], beside: &[f64]| {
         let figure = format!("ack latency at 1,000 records/s of 100 vehicles, {name}");
         let limit = (format!("one fdatasync, {name}"), beside);
-        Row::ratio(figure, "ms", values, limit, Target::AtMost(2.5))
+        let id = format!("latency.{name}.append");
+        Row::ratio(&id, figure, "ms", values, limit, Target::AtMost(2.5))
     };
     let same = |name: &str, values: &[f64], beside: &[f64]| {
         let limit = (format!("an echo of a few bytes, and no disk, {name}"), beside);
-        Row::ratio("the same", "ms", values, limit, Target::None)
+        let id = format!("latency.{name}.echo");
+        Row::ratio(&id, "the same", "ms", values, limit, Target::None)
     };
     let at = "at 1,000 records/s of 100 vehicles";
     vec![
@@ -85,6 +87,12 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         same("p50", &p50, &echo50),
         row("p99", &p99, &sync99),
         same("p99", &p99, &echo99),
-        Row::plain(format!("processor time {at}"), "µs a record", &cost, Target::None),
+        Row::plain(
+            "latency.cost",
+            format!("processor time {at}"),
+            "µs a record",
+            &cost,
+            Target::None,
+        ),
     ]
 }

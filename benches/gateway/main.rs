@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench gateway` measures everything (three quarters of an hour; three rounds take twenty-six minutes),
 //! `cargo bench --bench gateway -- speed latency` those two. `--rounds N`, and `--docs` to put the table into
-//! docs/performance.md; the JSON is target/gateway.json.
+//! docs/performance.md; target/gateway.json keeps the rows of the figures that are not measured.
 //!
 //! Every figure is measured several times, in turns with its limit, so that a machine that is slower for a while is slower
 //! for both.
@@ -21,6 +21,7 @@ mod load;
 mod mqtt;
 mod process;
 mod report;
+mod results;
 mod size;
 mod speed;
 mod wear;
@@ -38,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use report::Row;
+use results::{Results, Run};
 
 /// What all figures share.
 pub(crate) struct Bench {
@@ -101,23 +103,32 @@ fn main() {
         rounds: options.rounds,
     };
     let json = bench.work.with_file_name("gateway.json");
-    let mut rows = Vec::new();
+    let mut results = Results::load(&json, FIGURES.map(|(name, _)| name).to_vec()).unwrap_or_else(|why| refuse(&why));
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let lacking: Vec<_> = results.lacking().into_iter().filter(|name| !wanted(name)).collect();
+    if options.docs && !lacking.is_empty() {
+        let lacking = lacking.join(" ");
+        refuse(&format!(
+            "--docs: {} has no {lacking} yet; measure these too",
+            json.display()
+        ));
+    }
+    let run = Run::now();
     for (name, figure) in FIGURES {
-        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+        if wanted(name) {
             eprintln!("measuring {name}, {} rounds", bench.rounds);
             let measured = figure(&bench);
             println!("{}", report::table(&measured));
-            rows.extend(measured);
             // Each time, so that what ends in the middle leaves what it has measured.
-            let text = serde_json::to_string_pretty(&rows).expect("plain values");
-            std::fs::write(&json, text).expect("the target folder can be written to");
+            let kept = results.replace(name, measured, &run);
+            kept.expect("the target folder can be written to");
         }
     }
     if options.docs {
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
-        report::put_between(&document, "figures", &report::table(&rows)).expect("it has a place for the table");
+        report::put_between(&document, "figures", &results.table()).expect("it has a place for the table");
     }
-    println!("{}: {} figures", json.display(), rows.len());
+    println!("{}: {} rows", json.display(), results.len());
 }
 
 struct Options {
@@ -146,9 +157,6 @@ fn parse(words: &[String]) -> (Vec<String>, Options) {
                 ));
             }
         }
-    }
-    if options.docs && !names.is_empty() {
-        refuse("--docs: the document has all figures; measure all of them");
     }
     (names, options)
 }

@@ -33,6 +33,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     }
     let limit = ("a bare client of the same crate, same window", bare.as_slice());
     vec![Row::ratio(
+        "mqtt.bare",
         "drain to MQTT, QoS 1, mosquitto",
         "records/s",
         &drained,

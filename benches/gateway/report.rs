@@ -1,4 +1,4 @@
-//! Medians with their spread, the table, the JSON beside it, and the part of the documentation that is made from it.
+//! Medians with their spread, the table, and the part of the documentation that is made from it.
 //!
 //! Invariant: a ratio is formed round by round, of two figures that were measured one after the other, or, where a queue
 //! has to be filled in between, by the same program on the same machine.
@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, io};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What several rounds gave.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) least: f64,
@@ -69,7 +69,7 @@ fn number(value: f64, digits: usize) -> String {
 }
 
 /// What a figure has to be.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
     AtLeast(f64),
@@ -79,27 +79,39 @@ pub(crate) enum Target {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
+    /// `FIGURE.NAME`. No other row has it, and it stays when the words change: the JSON is read by it.
+    pub(crate) id: String,
     pub(crate) figure: String,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: String,
     pub(crate) measured: Spread,
+    pub(crate) rounds: Vec<f64>,
     /// What it is held against, measured in the same rounds.
-    pub(crate) limit: Option<(String, Spread)>,
+    pub(crate) limit: Option<Limit>,
     /// Measured by limit, round by round.
     pub(crate) ratio: Option<Spread>,
     pub(crate) target: Target,
     pub(crate) met: Option<bool>,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Limit {
+    pub(crate) name: String,
+    pub(crate) measured: Spread,
+    pub(crate) rounds: Vec<f64>,
+}
+
 impl Row {
     /// A figure that is judged as it is.
-    pub(crate) fn plain(figure: impl Into<String>, unit: &'static str, values: &[f64], target: Target) -> Self {
+    pub(crate) fn plain(id: &str, figure: impl Into<String>, unit: &str, values: &[f64], target: Target) -> Self {
         let measured = Spread::of(values);
         Self {
+            id: id.to_owned(),
             figure: figure.into(),
-            unit,
+            unit: unit.to_owned(),
             measured,
+            rounds: values.to_vec(),
             limit: None,
             ratio: None,
             target,
@@ -109,8 +121,9 @@ impl Row {
 
     /// A figure that is judged by its ratio to a limit.
     pub(crate) fn ratio(
+        id: &str,
         figure: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         values: &[f64],
         limit: (impl Into<String>, &[f64]),
         target: Target,
@@ -118,10 +131,16 @@ impl Row {
         let ratios: Vec<_> = values.iter().zip(limit.1).map(|(value, limit)| value / limit).collect();
         let ratio = Spread::of(&ratios);
         Self {
+            id: id.to_owned(),
             figure: figure.into(),
-            unit,
+            unit: unit.to_owned(),
             measured: Spread::of(values),
-            limit: Some((limit.0.into(), Spread::of(limit.1))),
+            rounds: values.to_vec(),
+            limit: Some(Limit {
+                name: limit.0.into(),
+                measured: Spread::of(limit.1),
+                rounds: limit.1.to_vec(),
+            }),
             ratio: Some(ratio),
             target,
             met: judged(ratio.median, target),
@@ -135,7 +154,7 @@ impl Row {
             _ => 2,
         };
         let (limit, limit_value) = match &self.limit {
-            Some((name, spread)) => (name.clone(), spread.text(digits(spread.median))),
+            Some(Limit { name, measured, .. }) => (name.clone(), measured.text(digits(measured.median))),
             None => ("—".to_owned(), String::new()),
         };
         let target = match self.target {
@@ -170,7 +189,7 @@ fn judged(value: f64, target: Target) -> Option<bool> {
 const HEAD: [&str; 6] = ["figure", "measured", "limit", "measured beside it", "ratio", "target"];
 
 /// As Markdown.
-pub(crate) fn table(rows: &[Row]) -> String {
+pub(crate) fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
     let mut text = format!("| {} |\n|{}\n", HEAD.join(" | "), " --- |".repeat(HEAD.len()));
     for row in rows {
         // Writing to a string does not fail.

@@ -10,8 +10,20 @@ use crate::report::{Row, Target};
 pub(crate) fn measure(_: &Bench) -> Vec<Row> {
     let megabytes = |path: &str| std::fs::metadata(path).expect("it was built").len() as f64 / 1e6;
     vec![
-        Row::plain("stripped program", "MB", &[megabytes(WAYSTATION)], Target::AtMost(8.0)),
-        Row::plain("package", "MB", &[megabytes(&package())], Target::AtMost(6.0)),
+        Row::plain(
+            "size.program",
+            "stripped program",
+            "MB",
+            &[megabytes(WAYSTATION)],
+            Target::AtMost(8.0),
+        ),
+        Row::plain(
+            "size.package",
+            "package",
+            "MB",
+            &[megabytes(&package())],
+            Target::AtMost(6.0),
+        ),
     ]
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let [cost, _, of_echo, of_lean] = costs;
     vec![
         Row::ratio(
+            "speed.memory",
             name,
             "records/s",
             &disk,
@@ -52,6 +53,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             Target::AtLeast(0.90),
         ),
         Row::ratio(
+            "speed.echo",
             "the same",
             "records/s",
             &disk,
@@ -59,14 +61,23 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             Target::AtLeast(0.60),
         ),
         Row::ratio(
+            "speed.echo.cost",
             "processor time of it",
             "µs a record",
             &cost,
             ("a bare mTLS WebSocket echo", &of_echo),
             Target::None,
         ),
-        Row::ratio("the same", "records/s", &disk, (LEAN, &lean), Target::None),
         Row::ratio(
+            "speed.lean",
+            "the same",
+            "records/s",
+            &disk,
+            (LEAN, &lean),
+            Target::None,
+        ),
+        Row::ratio(
+            "speed.lean.cost",
             "processor time of it",
             "µs a record",
             &cost,

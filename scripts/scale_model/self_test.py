@@ -170,9 +170,9 @@ class Inputs(unittest.TestCase):
     def test_measured_figures_replace_the_constants(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "gateway.json"
-            constants = {name: value for name, (_, value) in inputs.MEASURED.items()}
+            constants = inputs.constants()
             self.assertEqual(inputs.load(path), (constants, []))
-            rows = [{"figure": "resident memory, idle", "unit": "MB", "measured": {"median": 8.5}}, {"figure": "x"}]
+            rows = [{"id": "backlog.idle", "unit": "MB", "measured": {"median": 8.5}}, {"figure": "x"}]
             path.write_text(json.dumps(rows))
             box, found = inputs.load(path)
             self.assertEqual((box["idle"], box["thousand"], found), (8.5, constants["thousand"], ["idle"]))

@@ -50,7 +50,7 @@ def of_inputs(box, found, _quick):
     units = {"records": "records/s", "cost": "µs a record", "idle": "MB", "thousand": "MB"}
     units |= {"drain": "records/s", "start": "s"}
     rows = []
-    for name, (figure, _) in inputs.MEASURED.items():
+    for name, (_, figure, _) in inputs.MEASURED.items():
         source = "target/gateway.json" if name in found else "constant in scripts/scale_model/inputs.py"
         rows.append((figure, f"{number(box[name])} {units[name]}", source))
     return table(("input", "value", "from"), rows)
