@@ -35,16 +35,21 @@ fn appends(dir: &Path, times: usize, bytes: usize, every: Duration) -> Vec<f64> 
 
 /// Bytes that were written to the device that a folder is on, by anybody.
 pub(crate) fn device_bytes(dir: &Path) -> f64 {
-    let device = std::fs::metadata(dir).expect("it is there").dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    let path = format!("/sys/dev/block/{major}:{minor}/stat");
-    let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let stat = counters(dir).unwrap_or_else(|why| panic!("{why}"));
     // The seventh: sectors written, of 512 bytes.
     let sectors = stat
         .split_whitespace()
         .nth(6)
         .and_then(|field| field.parse::<f64>().ok());
     sectors.expect("Linux has it") * 512.0
+}
+
+/// What the device that a folder is on has counted, as text; an error where there is no such device.
+pub(crate) fn counters(dir: &Path) -> Result<String, String> {
+    let device = std::fs::metadata(dir).expect("it is there").dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let path = format!("/sys/dev/block/{major}:{minor}/stat");
+    std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
 }
 
 /// The share `share` of sorted values.

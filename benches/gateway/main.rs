@@ -19,6 +19,8 @@ mod kafka;
 mod latency;
 mod load;
 mod mqtt;
+mod needs;
+mod place;
 mod process;
 mod report;
 mod results;
@@ -35,9 +37,11 @@ mod kafka_broker;
 #[path = "../../tests/support/mosquitto.rs"]
 mod mosquitto;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::ExitCode;
 
+use place::Place;
 use report::Row;
 use results::{Results, Run};
 
@@ -45,21 +49,24 @@ use results::{Results, Run};
 pub(crate) struct Bench {
     /// Vehicles' certificates.
     pub(crate) pki: PathBuf,
-    /// On the disk that is measured.
-    pub(crate) work: PathBuf,
+    pub(crate) place: Place,
     pub(crate) rounds: usize,
 }
 
 impl Bench {
     /// An empty folder on the disk.
     pub(crate) fn folder(&self, name: &str) -> PathBuf {
-        let path = self.work.join(name);
-        if path.exists() {
-            std::fs::remove_dir_all(&path).expect("it is ours");
-        }
-        std::fs::create_dir_all(&path).expect("the target folder can be written to");
-        path
+        emptied(&self.place.disk.join(name))
     }
+}
+
+/// This folder, with nothing in it.
+pub(crate) fn emptied(path: &Path) -> PathBuf {
+    if path.exists() {
+        std::fs::remove_dir_all(path).expect("it is ours");
+    }
+    std::fs::create_dir_all(path).expect("it is in a folder of ours");
+    path.to_owned()
 }
 
 type Figure = fn(&Bench) -> Vec<Row>;
@@ -77,34 +84,19 @@ const FIGURES: [(&str, Figure); 10] = [
     ("isolation", isolation::measure),
     ("size", size::measure),
 ];
-/// Vehicles that there are certificates for.
-const VEHICLES: usize = 1_000;
 
-fn main() {
+fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if let Ok(role) = std::env::var(process::ROLE) {
-        return play(&role, &words);
+        play(&role, &words);
+        return ExitCode::SUCCESS;
     }
     let (names, options) = parse(&words);
-    let work = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    let pki = work.join("pki");
-    if !pki.join("server.pem").exists() {
-        std::fs::create_dir_all(&work).expect("the target folder can be written to");
-        let made = Command::new(process::WAYSTATION)
-            .args(["pki", "--vehicles", &VEHICLES.to_string(), "--out"])
-            .arg(&pki)
-            .output()
-            .expect("it was built");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-    let bench = Bench {
-        pki,
-        work,
-        rounds: options.rounds,
-    };
-    let json = bench.work.with_file_name("gateway.json");
+    let place = Place::claim().unwrap_or_else(|why| refuse(&why));
+    let json = place.disk.with_file_name("gateway.json");
     let mut results = Results::load(&json, FIGURES.map(|(name, _)| name).to_vec()).unwrap_or_else(|why| refuse(&why));
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let figures: Vec<_> = FIGURES.into_iter().filter(|(name, _)| wanted(name)).collect();
     let lacking: Vec<_> = results.lacking().into_iter().filter(|name| !wanted(name)).collect();
     if options.docs && !lacking.is_empty() {
         let lacking = lacking.join(" ");
@@ -113,22 +105,41 @@ fn main() {
             json.display()
         ));
     }
+    let chosen: Vec<_> = figures.iter().map(|(name, _)| *name).collect();
+    let missing = needs::missing(&chosen, options.rounds, &place);
+    if !missing.is_empty() {
+        refuse(&format!("nothing was measured:\n  {}", missing.join("\n  ")));
+    }
+    let bench = Bench {
+        pki: place.pki(),
+        place,
+        rounds: options.rounds,
+    };
     let run = Run::now();
-    for (name, figure) in FIGURES {
-        if wanted(name) {
-            eprintln!("measuring {name}, {} rounds", bench.rounds);
-            let measured = figure(&bench);
-            println!("{}", report::table(&measured));
-            // Each time, so that what ends in the middle leaves what it has measured.
-            let kept = results.replace(name, measured, &run);
-            kept.expect("the target folder can be written to");
-        }
+    let mut failed = Vec::new();
+    for (name, figure) in figures {
+        eprintln!("measuring {name}, {} rounds", bench.rounds);
+        // What it has started and made ends with it, and the next one begins with folders of its own.
+        let Ok(measured) = catch_unwind(AssertUnwindSafe(|| figure(&bench))) else {
+            eprintln!("gateway: {name} failed, see above");
+            failed.push(name);
+            continue;
+        };
+        println!("{}", report::table(&measured));
+        // Each time, so that what ends in the middle leaves what it has measured.
+        let kept = results.replace(name, measured, &run);
+        kept.expect("the target folder can be written to");
+    }
+    if !failed.is_empty() {
+        eprintln!("gateway: measure these again: {}", failed.join(" "));
+        return ExitCode::FAILURE;
     }
     if options.docs {
         let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
         report::put_between(&document, "figures", &results.table()).expect("it has a place for the table");
     }
     println!("{}: {} rows", json.display(), results.len());
+    ExitCode::SUCCESS
 }
 
 struct Options {

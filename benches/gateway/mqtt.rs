@@ -14,7 +14,7 @@ use crate::report::{Row, Target};
 const WINDOW: usize = 100;
 
 pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
-    let mut broker = Mosquitto::new();
+    let mut broker = Mosquitto::bound();
     broker.start();
     let destination = format!(
         "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic_base = \"bench\"\nlayout = \"records\"\nstatus = false\n\

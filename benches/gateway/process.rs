@@ -1,5 +1,5 @@
 //! The processes that are measured and those that load them: pinned, asked for their memory and their time, and ended
-//! with the benchmark.
+//! with the benchmark, however that ends: the kernel kills them when its thread that starts them is gone.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -28,15 +28,16 @@ pub(crate) enum Side {
 
 fn pinned(side: Side, program: &Path) -> Command {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if processors < 2 {
-        return Command::new(program);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    if processors >= 2 {
+        let processor = match side {
+            Side::Gateway => "0",
+            Side::Load => "1",
+        };
+        command.args(["taskset", "--cpu-list", processor]);
     }
-    let mut command = Command::new("taskset");
-    let processor = match side {
-        Side::Gateway => "0",
-        Side::Load => "1",
-    };
-    command.args(["--cpu-list", processor]).arg(program);
+    command.arg(program);
     command
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::Bench;
 use crate::daemon::{free_port, wait_for};
 use crate::load::{Load, Loaded};
 use crate::process::{Gateway, Process, Setup, Side, TO_NOBODY, Vehicles, role};
 use crate::report::{Row, Target};
+use crate::{Bench, emptied};
 
 const LEAN: &str = "an echo of a few bytes that writes what is ready at once";
 const PAYLOAD: usize = 600;
@@ -90,9 +90,9 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
 /// What the vehicles saw, and the server's processor time for a record.
 fn run(bench: &Bench, server: Server) -> (Loaded, f64) {
     let dir = bench.folder("speed");
-    let memory = tempfile::tempdir_in("/dev/shm").expect("Linux has a file system in memory there");
+    let memory = emptied(&bench.place.memory.join("speed"));
     let queue = match server {
-        Server::Memory => format!("path = \"{}\"", memory.path().join("queue").display()),
+        Server::Memory => format!("path = \"{}\"", memory.join("queue").display()),
         _ => String::new(),
     };
     let setup = Setup {
@@ -128,6 +128,7 @@ fn run(bench: &Bench, server: Server) -> (Loaded, f64) {
     let loaded = vehicles.arrive();
     let cpu = (process.cpu() - before) / loaded.acked as f64;
     process.end();
+    std::fs::remove_dir_all(memory).expect("it is ours");
     (loaded, cpu)
 }
 

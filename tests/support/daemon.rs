@@ -374,12 +374,27 @@ pub(crate) fn limited(limit: &str, program: &Path) -> Command {
     command
 }
 
-/// The command that has to be there, or the line that installs it.
+pub(crate) const SETPRIV: &str = "apt-get install -y util-linux";
+
+/// The same, killed by the kernel when the thread that starts it has ended. It must not change its user: then it would
+/// live on.
+pub(crate) fn bound(program: &Path) -> Command {
+    let mut command = alone(&require("setpriv", SETPRIV));
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// The command that has to be there.
 pub(crate) fn require(command: &str, install: &str) -> PathBuf {
+    sought(command, install).unwrap_or_else(|missing| panic!("{missing}"))
+}
+
+/// Where a command is, or that it is missing and the line that installs it.
+pub(crate) fn sought(command: &str, install: &str) -> Result<PathBuf, String> {
     let folders = std::env::var("PATH").unwrap() + ":/usr/sbin:/sbin";
     let found = folders
         .split(':')
         .map(|folder| Path::new(folder).join(command))
         .find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{command} is missing; install it: {install}"))
+    found.ok_or_else(|| format!("{command} is missing; install it: {install}"))
 }

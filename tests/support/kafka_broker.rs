@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
@@ -17,10 +17,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustls::pki_types::PrivateKeyDer;
 
 use crate::certificates::{Authority, Shown, authority, vehicle};
-use crate::daemon::{alone, free_port, require, signal, wait_for};
+use crate::daemon::{SETPRIV, bound, free_port, require, signal, sought, wait_for};
 
 const JAVA: &str = "apt-get install -y --no-install-recommends default-jre-headless";
-const SETPRIV: &str = "apt-get install -y util-linux";
 const JARS: &str = "mvn -q -f tests/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
                     -DoutputDirectory=$PWD/target/kafka-libs";
 const READY: Duration = Duration::from_secs(90);
@@ -304,21 +303,9 @@ impl Drop for Node {
 
 /// Java with Kafka on its class path, killed with the thread that starts it.
 fn java(heap: &str) -> Command {
-    let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kafka-libs");
-    let there = fs::read_dir(&libraries).is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with("kafka_"))
-    });
-    assert!(
-        there,
-        "Kafka's jars are missing in {}; copy them: {JARS}",
-        libraries.display()
-    );
-    let mut command = alone(&require("setpriv", SETPRIV));
+    let libraries = jars().unwrap_or_else(|missing| panic!("{missing}"));
+    let mut command = bound(&require("java", JAVA));
     command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(require("java", JAVA))
         .arg(format!("-Xmx{heap}"))
         // Tests are short: code that is compiled well comes too late for them.
         .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"])
@@ -328,6 +315,29 @@ fn java(heap: &str) -> Command {
         .arg("-cp")
         .arg(libraries.join("*"));
     command
+}
+
+/// What a broker needs and is not there, each with the line that brings it.
+pub(crate) fn missing() -> Vec<String> {
+    let commands = [("setpriv", SETPRIV), ("java", JAVA)];
+    let commands = commands.map(|(command, install)| sought(command, install).err());
+    commands.into_iter().flatten().chain(jars().err()).collect()
+}
+
+fn jars() -> Result<PathBuf, String> {
+    let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kafka-libs");
+    let there = fs::read_dir(&libraries).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("kafka_"))
+    });
+    match there {
+        true => Ok(libraries),
+        false => Err(format!(
+            "Kafka's jars are missing in {}; copy them: {JARS}",
+            libraries.display()
+        )),
+    }
 }
 
 /// Starts a process from a thread that lives as long as this program.

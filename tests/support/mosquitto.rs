@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::daemon::{alone, free_port, require, signal, wait_for};
+use crate::daemon::{alone, bound, free_port, require, signal, wait_for};
 
-const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
+pub(crate) const INSTALL: &str = "apt-get install -y mosquitto mosquitto-clients";
 
 /// How a program is started: as it is, or in a network namespace.
 type Starter = Box<dyn Fn(&Path) -> Command>;
@@ -32,6 +32,12 @@ impl Mosquitto {
     /// One with these lines in its configuration too, in which `DIR` is its directory.
     pub(crate) fn with(more: &str) -> Self {
         Self::made("127.0.0.1", more, Box::new(alone))
+    }
+
+    /// One that the kernel kills when the thread that starts it has ended.
+    pub(crate) fn bound() -> Self {
+        // Started by root it would become another user.
+        Self::made("127.0.0.1", "user root", Box::new(bound))
     }
 
     /// One whose process is started by this, and that listens on all addresses there.
