@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # Builds the Debian package and checks it; the last line printed is its path.
 #
-#   scripts/build-deb.sh [--profile release|dev] [--target TRIPLE] [--version VERSION]
+#   scripts/build-deb.sh [--profile release|dev] [--target TRIPLE] [--version VERSION] [--unchecked]
 #
 # The same commit gives the same bytes, in whatever folder it is built, by the same compilers and libraries. `--profile
 # dev` packs what `cargo test` built, for trying the package out without a release build: it is not reproducible, larger,
 # and not checked. --version gives the package another version than Cargo.toml's. --target needs that target's compiler
-# and libraries; scripts/build-arm64.sh brings them.
+# and libraries; scripts/build-arm64.sh brings them. --unchecked packs a release however large it is, for who measures
+# that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 CARGO_DEB=3.8.0
-profile=release target='' version=''
+profile=release target='' version='' checked=yes
 while [ $# -gt 0 ]; do
     case $1 in
-    --profile) profile=${2:?--profile: release or dev} ;;
-    --target) target=${2:?--target: a triple such as aarch64-unknown-linux-gnu} ;;
-    --version) version=${2:?--version: a Debian version such as 0.1.0+1} ;;
-    *) echo "build-deb.sh: $1 is no option; there are --profile, --target and --version" >&2 && exit 2 ;;
+    --profile) profile=${2:?--profile: release or dev} && shift ;;
+    --target) target=${2:?--target: a triple such as aarch64-unknown-linux-gnu} && shift ;;
+    --version) version=${2:?--version: a Debian version such as 0.1.0+1} && shift ;;
+    --unchecked) checked=no ;;
+    *) echo "build-deb.sh: $1 is no option; there are --profile, --target, --version and --unchecked" >&2 && exit 2 ;;
     esac
-    shift 2
+    shift
 done
 case $profile in
 release | dev) ;;
@@ -59,7 +61,7 @@ pack=(--no-strip)
 deb=$(SOURCE_DATE_EPOCH=$epoch target/tools/bin/cargo-deb --locked --no-build "${pack[@]}" --profile "$profile" ${target:+--target "$target"} \
     ${version:+--deb-version "$version"} --output target/packaging/ | tail -n 1)
 [ -f "$deb" ] || { echo "build-deb.sh: no package at \"$deb\"; what cargo-deb said is above" >&2 && exit 1; }
-[ "$profile" = release ] || { echo "$deb" && exit 0; }
+[ "$profile$checked" = releaseyes ] || { echo "$deb" && exit 0; }
 
 failed() { echo "build-deb.sh: $deb: $*" >&2 && exit 1; }
 size=$(stat -c %s "$deb") installed=$(dpkg-deb --field "$deb" Installed-Size)

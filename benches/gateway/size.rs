@@ -27,10 +27,11 @@ pub(crate) fn measure(_: &Bench) -> Vec<Row> {
     ]
 }
 
-/// The package of this machine's architecture, built for it.
+/// The package of this machine's architecture, built for it. Unchecked: one that is too large is to be told, not refused.
 fn package() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let built = Command::new(root.join("scripts/build-deb.sh"))
+        .arg("--unchecked")
         .current_dir(root)
         .output();
     let built = built.expect("it is a script with a shell");
