@@ -10,7 +10,7 @@ use waystation::queue::{Item, Queue, RealDisk, Settings, WhenFull};
 use waystation::record::Record;
 
 use crate::Bench;
-use crate::load::{MARK, payload};
+use crate::load::{MARK, payload, txid};
 use crate::report::{Row, Target};
 
 pub(crate) const SETTINGS: Settings = Settings {
@@ -49,7 +49,7 @@ impl Records {
         Record {
             vin: format!("5YJ3E1EA7KF{:06}", number % 100).into(),
             record_type: "V".into(),
-            txid: Bytes::from(format!("6e8f1a52-9b1d-4c7e-8a54-{number:012}")),
+            txid: Bytes::from(txid(number)),
             received_at: 1_700_000_000_000 + number,
             client_version: "1.2.0".into(),
             payload: Bytes::copy_from_slice(&self.payload),
@@ -61,6 +61,7 @@ impl Records {
 
 pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let mut records = Records::new();
+    let bytes = (BATCHES * BATCH * records.payload.len()) as f64;
     let (mut stored, mut appended) = (vec![], vec![]);
     for _ in 0..bench.rounds {
         let dir = bench.folder("commits");
@@ -91,7 +92,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             in_file += begun.elapsed();
         }
         assert_eq!(submitter.committed(), (BATCHES * BATCH) as u64);
-        let rate = |took: Duration| (BATCHES * BATCH * PAYLOAD) as f64 / took.as_secs_f64() / 1e6;
+        let rate = |took: Duration| bytes / took.as_secs_f64() / 1e6;
         eprintln!("  {:.1} MB/s, appended {:.1} MB/s", rate(in_queue), rate(in_file));
         stored.push(rate(in_queue));
         appended.push(rate(in_file));

@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use waystation::record::envelope;
 
+use crate::load::txid;
+
 /// The process's whole life.
 pub(crate) fn run(pki: &Path, port: u16, is_lean: bool) {
     // The gateway's runtime.
@@ -75,7 +77,7 @@ async fn answer(acceptor: TlsAcceptor, stream: TcpStream, is_lean: bool) {
         }
         return;
     }
-    let ack: Bytes = envelope::ack(b"5YJ3E1EA7KF000001-00000001", b"V");
+    let ack: Bytes = envelope::ack(txid(1).as_bytes(), b"V");
     while let Some(Ok(message)) = socket.next().await {
         let mut message = message;
         loop {

@@ -275,6 +275,11 @@ pub(crate) fn payload(size: usize) -> Vec<u8> {
     payload
 }
 
+/// As long as vehicles' own.
+pub(crate) fn txid(number: u64) -> String {
+    format!("6e8f1a52-9b1d-4c7e-8a54-{number:012}")
+}
+
 /// A message with a place for its number.
 struct Template {
     bytes: Vec<u8>,
@@ -285,7 +290,7 @@ impl Template {
     fn new(vin: &str, size: usize) -> Self {
         let payload = payload(size);
         let bytes = envelope::stream(&Stream {
-            txid: format!("{vin}-{:08}", 1).into(),
+            txid: txid(1).into(),
             topic: "V".into(),
             sender_id: format!("vehicle_device.{vin}").into(),
             payload: payload.into(),

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::Bench;
 use crate::disk::device_bytes;
-use crate::load::Load;
+use crate::load::{Load, payload};
 use crate::process::{Gateway, Setup, TO_NOBODY, Vehicles};
 use crate::report::{Row, Target};
 
+/// About so many bytes: what a payload really has is divided by.
 const PAYLOAD: usize = 600;
 const WARM_UP: f64 = 2.0;
 
@@ -83,7 +84,8 @@ impl Pace {
             // At full load nobody waits between two commits.
             let every = rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(batch / rate));
             let times = commits.min(400.0) as usize;
-            let bare = of_appends(&bench.folder("wear"), times, batch as usize * PAYLOAD, every);
+            let bytes = batch as usize * payload(PAYLOAD).len();
+            let bare = of_appends(&bench.folder("wear"), times, bytes, every);
             eprintln!("  {name}: {ratio:.2}, {records} records in {commits} commits; appended {bare:.2}");
             stored.push(ratio);
             appended.push(bare);
@@ -131,7 +133,8 @@ impl Pace {
         let after = figures();
         gateway.process.end();
         let (records, commits) = (after.1 - before.1, after.2 - before.2);
-        ((after.0 - before.0) / (records * PAYLOAD as f64), records, commits)
+        let payloads = records * payload(PAYLOAD).len() as f64;
+        ((after.0 - before.0) / payloads, records, commits)
     }
 }
 
