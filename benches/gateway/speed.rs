@@ -49,7 +49,7 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
             name,
             "records/s",
             &disk,
-            ("the same gateway, its queue in memory", &memory),
+            ("the same gateway, its queue in memory (tmpfs)", &memory),
             Target::AtLeast(0.90),
         ),
         Row::ratio(
