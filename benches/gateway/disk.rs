@@ -1,31 +1,54 @@
-//! The disk by itself: appends with fdatasync, and what reaches the device.
+//! The disk by itself: appends and overwrites with fdatasync, and what reaches the device.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Milliseconds that each of so many appends of `bytes` with an fdatasync took, in order of length.
 pub(crate) fn syncs(dir: &Path, times: usize, bytes: usize) -> Vec<f64> {
-    appends(dir, times, bytes, Duration::ZERO)
-}
-
-/// The same for three seconds of a thousand a second: long enough to see the moments at which the disk stands still.
-pub(crate) fn paced_syncs(dir: &Path) -> Vec<f64> {
-    appends(dir, 3_000, 600, Duration::from_millis(1))
-}
-
-fn appends(dir: &Path, times: usize, bytes: usize, every: Duration) -> Vec<f64> {
     let mut file = File::create(dir.join("appended")).expect("the folder can be written to");
     let batch = vec![b'x'; bytes];
+    timed(times, Duration::ZERO, |_| {
+        file.write_all(&batch)?;
+        file.sync_data()
+    })
+}
+
+/// A thousand a second for three seconds: long enough to see the moments at which the disk stands still.
+const PACED: (usize, Duration) = (3_000, Duration::from_millis(1));
+
+/// The same, paced, of a payload each: the file grows, and the file system's journal has to know of it.
+pub(crate) fn paced_appends(dir: &Path) -> Vec<f64> {
+    let mut file = File::create(dir.join("appended")).expect("the folder can be written to");
+    timed(PACED.0, PACED.1, |_| {
+        file.write_all(&[b'x'; 600])?;
+        file.sync_data()
+    })
+}
+
+/// The same, paced, over blocks that are there already, in turn, as the queue's journal has them.
+pub(crate) fn paced_overwrites(dir: &Path) -> Vec<f64> {
+    const BLOCK: usize = 4096;
+    const BLOCKS: usize = 1_024;
+    let path = dir.join("overwritten");
+    std::fs::write(&path, vec![0; BLOCK * BLOCKS]).expect("the folder can be written to");
+    let file = File::options().write(true).open(&path).expect("it was just made");
+    file.sync_all().expect("the disk works");
+    timed(PACED.0, PACED.1, |number| {
+        file.write_all_at(&[b'x'; BLOCK], (number % BLOCKS * BLOCK) as u64)?;
+        file.sync_data()
+    })
+}
+
+fn timed(times: usize, every: Duration, mut write: impl FnMut(usize) -> io::Result<()>) -> Vec<f64> {
     let started = Instant::now();
     let mut took: Vec<_> = (0..times)
         .map(|number| {
             std::thread::sleep((every * number as u32).saturating_sub(started.elapsed()));
             let begun = Instant::now();
-            file.write_all(&batch).expect("the disk has room");
-            file.sync_data().expect("the disk works");
+            write(number).expect("the disk works, and has room");
             begun.elapsed().as_secs_f64() * 1e3
         })
         .collect();

@@ -1,10 +1,10 @@
-//! From a record's sending to its ack at an ordinary load, against the disk's own fdatasync, and beside the same load on an
-//! echo, which has everything of that way but the disk.
+//! From a record's sending to its ack at an ordinary load, against the disk's own fdatasync of an append, and beside one over
+//! blocks that are there already and the same load on an echo, which has everything of that way but the disk.
 
 use std::time::Duration;
 
 use crate::Bench;
-use crate::disk::{paced_syncs, quantile};
+use crate::disk::{paced_appends, paced_overwrites, quantile};
 use crate::load::Load;
 use crate::process::{Gateway, Setup, TO_NOBODY, Vehicles};
 use crate::report::{Row, Target};
@@ -17,11 +17,11 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     rustix::fs::sync();
     std::thread::sleep(REST);
     let (mut p50, mut p99, mut sync50, mut sync99) = (vec![], vec![], vec![], vec![]);
-    let (mut echo50, mut echo99) = (vec![], vec![]);
+    let (mut echo50, mut echo99, mut over50, mut over99) = (vec![], vec![], vec![], vec![]);
     let mut cost = Vec::new();
     for _ in 0..bench.rounds {
         let dir = bench.folder("latency");
-        let mut appended = paced_syncs(&dir);
+        let (mut appended, mut overwritten) = (paced_appends(&dir), paced_overwrites(&dir));
         let gateway = Gateway::start(&Setup {
             pki: &bench.pki,
             dir: &dir,
@@ -50,17 +50,21 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         let echoed = Vehicles::connect(&load(port)).arrive();
         echo.end();
         // Before and after, because the disk's neighbours come and go.
-        appended.extend(paced_syncs(&dir));
+        appended.extend(paced_appends(&dir));
         appended.sort_by(f64::total_cmp);
+        overwritten.extend(paced_overwrites(&dir));
+        overwritten.sort_by(f64::total_cmp);
         eprintln!(
-            "  p50 {:.2} p99 {:.2} ms at {:.0}/s, {commits} commits; an echo {:.2} {:.2}; fdatasync {:.2} {:.2}",
+            "  p50 {:.2} p99 {:.2} ms at {:.0}/s, {commits} commits; an echo {:.2} {:.2}; fdatasync {:.2} {:.2}, overwriting {:.2} {:.2}",
             loaded.p50,
             loaded.p99,
             loaded.rate(),
             echoed.p50,
             echoed.p99,
             quantile(&appended, 0.5),
-            quantile(&appended, 0.99)
+            quantile(&appended, 0.99),
+            quantile(&overwritten, 0.5),
+            quantile(&overwritten, 0.99)
         );
         cost.push(spent / records * 1e6);
         p50.push(loaded.p50);
@@ -69,6 +73,8 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         echo99.push(echoed.p99);
         sync50.push(quantile(&appended, 0.5));
         sync99.push(quantile(&appended, 0.99));
+        over50.push(quantile(&overwritten, 0.5));
+        over99.push(quantile(&overwritten, 0.99));
     }
     let row = |name: &str, values: &[f64], beside: &[f64]| {
         let figure = format!("ack latency at 1,000 records/s of 100 vehicles, {name}");
@@ -76,17 +82,19 @@ pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
         let id = format!("latency.{name}.append");
         Row::ratio(&id, figure, "ms", values, limit, Target::AtMost(2.5))
     };
-    let same = |name: &str, values: &[f64], beside: &[f64]| {
-        let limit = (format!("an echo of a few bytes, and no disk, {name}"), beside);
-        let id = format!("latency.{name}.echo");
-        Row::ratio(&id, "the same", "ms", values, limit, Target::None)
+    let same = |id: &str, values: &[f64], limit: &str, beside: &[f64]| {
+        Row::ratio(id, "the same", "ms", values, (limit, beside), Target::None)
     };
+    let over = "one fdatasync over blocks that are there already";
+    let echo = "an echo of a few bytes, and no disk";
     let at = "at 1,000 records/s of 100 vehicles";
     vec![
         row("p50", &p50, &sync50),
-        same("p50", &p50, &echo50),
+        same("latency.p50.overwrite", &p50, &format!("{over}, p50"), &over50),
+        same("latency.p50.echo", &p50, &format!("{echo}, p50"), &echo50),
         row("p99", &p99, &sync99),
-        same("p99", &p99, &echo99),
+        same("latency.p99.overwrite", &p99, &format!("{over}, p99"), &over99),
+        same("latency.p99.echo", &p99, &format!("{echo}, p99"), &echo99),
         Row::plain(
             "latency.cost",
             format!("processor time {at}"),
