@@ -11,6 +11,10 @@ set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+case $#:${1:-} in
+0: | 1:--keep) ;;
+*) echo "instructions.sh: there is --keep and no other option: $*" >&2 && exit 2 ;;
+esac
 kept=benches/instructions.txt
 need "${BUILD_PACKAGES[@]}" valgrind
 need_cargo

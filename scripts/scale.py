@@ -14,6 +14,7 @@ is the same on every machine. The model is in scripts/scale_model; this file onl
 
 import argparse
 import re
+import signal
 import sys
 import unittest
 
@@ -26,6 +27,8 @@ DOCUMENT = inputs.ROOT / "docs" / "scale.md"
 
 
 def main():
+    # Whoever reads no further, `head` for instance, ends it without a word.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     options = arguments()
     if options.self_test:
         from scale_model import self_test

@@ -153,6 +153,10 @@ fn parse(words: &[String]) -> (Vec<String>, Options) {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
+            "--help" | "-h" => {
+                println!("{}", usage());
+                std::process::exit(0)
+            }
             "--docs" => options.docs = true,
             "--rounds" => {
                 let rounds = words.next().and_then(|rounds| rounds.parse().ok());
@@ -161,15 +165,20 @@ fn parse(words: &[String]) -> (Vec<String>, Options) {
                     .unwrap_or_else(|| refuse("--rounds: a number"));
             }
             name if FIGURES.iter().any(|(known, _)| *known == name) => names.push(name.to_owned()),
-            other => {
-                let known = FIGURES.map(|(name, _)| name).join(", ");
-                refuse(&format!(
-                    "{other} is no figure; there are {known}, and --rounds N, --docs"
-                ));
-            }
+            other => refuse(&format!("{other} is no figure and no option\n{}", usage())),
         }
     }
     (names, options)
+}
+
+fn usage() -> String {
+    format!(
+        "cargo bench --bench gateway -- [FIGURE…] [--rounds N] [--docs]\n\
+         Measures these figures, or all, N times each (5), and keeps them in target/gateway.json.\n\
+         --docs writes what is kept there, of all figures, into docs/performance.md.\n\
+         Figures: {}",
+        FIGURES.map(|(name, _)| name).join(" ")
+    )
 }
 
 fn refuse(why: &str) -> ! {
