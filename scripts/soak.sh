@@ -31,6 +31,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$minutes" ] || { echo "soak.sh: say how long: --minutes N" >&2 && exit 2; }
+# Before anything is installed or built; the soak itself looks at all of them.
+[[ $minutes =~ ^[0-9]{1,6}(\.[0-9]+)?$ && 10#${minutes%%.*} -ge 2 ]] ||
+    { echo "soak.sh: --minutes $minutes: a number, at least 2" >&2 && exit 2; }
 need mosquitto mosquitto-clients openssl python3 python3-venv maven default-jre-headless kcat
 need_foreign_python
 need_kafka

@@ -6,12 +6,13 @@ is or does, or the soak could not be brought to its end.
 
 import argparse
 import datetime
+import math
 import shutil
 import signal
 import sys
 from pathlib import Path
 
-from . import account, chart, misfortunes, report, samples, verdict
+from . import account, chart, misfortunes, report, samples, state, verdict
 from .brokers import Kafka, Mosquitto
 from .clients import Fleet, Probe, Subscriber
 from .gateway import Gateway
@@ -37,7 +38,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--kafka", type=Path, required=True)
     parser.add_argument("--docs", type=Path)
     given = parser.parse_args()
-    if given.minutes < 2:
+    if not 2 <= given.minutes < math.inf:
         parser.error("--minutes: at least 2, or there is nothing to lay a line through")
     if given.vehicles < 2:
         parser.error("--vehicles: at least 2, one to be left alone and one to be killed")
@@ -161,11 +162,13 @@ def main() -> int:
     given = options()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
-    given.out.mkdir(parents=True, exist_ok=True)
-    folder = given.out.resolve() / "state"
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder = state.made(given.out)
+    except OSError as error:
+        print(f"soak.sh: {error}", file=sys.stderr)
+        return 1
     logs = folder / "logs"
-    logs.mkdir(parents=True)
+    logs.mkdir()
 
     def say(words: str):
         print(words, file=sys.stderr, flush=True)
