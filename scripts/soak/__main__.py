@@ -110,6 +110,7 @@ def soak(given: argparse.Namespace, children: Children, folder: Path, say) -> di
     checks = [verdict.of_account(name, one) for name, one in accounts.items()]
     checks += [verdict.of_growth(name, line) for name, line in lines.items()]
     checks.append(verdict.of_disk(base["disk"], after["disk"], max(row["disk"] for row in sampler.rows)))
+    checks.append(verdict.of_round_ends(verdict.round_ends(sampler.rows, timeline)))
     checks.append(verdict.of_idle(base, after))
     checks.append(verdict.of_connections(tally, len(steady.vins) * given.rate * timeline.stopped))
     acknowledged = min(one.acknowledged for one in accounts.values())

@@ -12,8 +12,8 @@ from .misfortunes import Misfortune, Timeline, steps
 MIB = 1 << 20
 
 
-def made_up(leak: float = 0, descriptors: float = 0) -> tuple[list[dict], Timeline]:
-    """Samples of ten minutes, with so many bytes and descriptors more each second."""
+def made_up(leak: float = 0, descriptors: float = 0, slower: float = 0) -> tuple[list[dict], Timeline]:
+    """Samples of ten minutes, with so many bytes, descriptors and milliseconds to an ack more each second."""
     noise = random.Random(5)
     timeline = Timeline(0, rounds=[0, 300], stopped=600)
     timeline.happened = [{"kind": "Kafka killed", "from": 320.0, "to": 350.0}]
@@ -22,13 +22,24 @@ def made_up(leak: float = 0, descriptors: float = 0) -> tuple[list[dict], Timeli
         row = dict.fromkeys(report.COLUMNS, 1.0) | {"seconds": float(at), "threads": 8}
         row["rss"] = 50 * MIB + leak * at + noise.gauss(0, MIB / 2)
         row["descriptors"] = 46 + int(descriptors * at)
-        row["ack_p50"] = None if at == 40 else 30.0
+        row["ack_p50"] = None if at == 400 else noise.choice([26, 26, 26, 51]) + slower * at
         rows.append(row)
     return rows, timeline
 
 
 def judged(rows, timeline) -> dict[str, verdict.Check]:
     return {name: verdict.of_growth(name, line) for name, line in verdict.growths(rows, timeline).items()}
+
+
+def of_rounds(left: list[float]) -> verdict.Check:
+    """Of rounds of 300 s with a backlog in their middle, after which so many MiB are left."""
+    timeline = Timeline(0, rounds=[300.0 * number for number in range(len(left))], stopped=300.0 * len(left))
+    rows = []
+    for at in range(5, 300 * len(left), 5):
+        backlog = 40 if at % 300 < 250 else 0
+        # What is written next comes on top for a moment.
+        rows.append({"seconds": float(at), "disk": (left[at // 300] + backlog + at % 20 / 5) * MIB})
+    return verdict.of_round_ends(verdict.round_ends(rows, timeline))
 
 
 def status() -> dict:
@@ -53,6 +64,26 @@ class Judged(unittest.TestCase):
     def test_descriptors_that_stay_open_are_found(self):
         checks = judged(*made_up(descriptors=0.05))
         self.assertEqual([name for name, check in checks.items() if not check.holds], ["descriptors"])
+
+    def test_acks_that_come_ever_later_are_found(self):
+        checks = judged(*made_up(slower=0.2))
+        self.assertEqual([name for name, check in checks.items() if not check.holds], ["ack_p50"])
+
+    def test_acks_that_wait_for_all_of_the_commit_delay_at_last_are_none(self):
+        rows, timeline = made_up()
+        for row in rows:
+            row["ack_p50"] = 26 if row["seconds"] < 450 else 51
+        self.assertTrue(judged(rows, timeline)["ack_p50"].holds)
+
+    def test_disk_that_each_outage_leaves_a_little_of_is_found(self):
+        held = of_rounds([1, 4, 2, 5, 3, 4])
+        self.assertTrue(held.holds, held.found)
+        self.assertFalse(of_rounds([1, 4, 5, 9, 10, 14]).holds)
+
+    def test_two_rounds_are_enough_to_find_disk_that_is_kept(self):
+        self.assertTrue(of_rounds([1, 8]).holds)
+        self.assertFalse(of_rounds([1, 10]).holds)
+        self.assertTrue(of_rounds([99]).holds)
 
     def test_a_lost_record_fails(self):
         self.assertFalse(verdict.of_account("Kafka", settle({"A": {0, 1}}, [("", "A-0")])).holds)
