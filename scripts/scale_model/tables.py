@@ -47,8 +47,7 @@ def table(head, rows):
 
 
 def of_inputs(box, found, _quick):
-    units = {"records": "records/s", "cost": "µs a record", "idle": "MB", "thousand": "MB"}
-    units |= {"drain": "records/s", "start": "s"}
+    units = {"cost": "µs a record", "idle": "MB", "thousand": "MB", "drain": "records/s"}
     rows = []
     for name, (_, figure, _) in inputs.MEASURED.items():
         source = "target/gateway.json" if name in found else "constant in scripts/scale_model/inputs.py"
