@@ -47,14 +47,14 @@ pub(crate) fn missing(figures: &[&str], rounds: usize, place: &Place) -> Vec<Str
 
 /// Why a folder has not so many bytes.
 fn room(folder: &Path, bytes: u64, remedy: &str) -> Option<String> {
-    let folder_named = folder.display();
+    let shown = folder.display();
     match rustix::fs::statvfs(folder) {
         Ok(stat) if stat.f_bavail * stat.f_frsize >= bytes => None,
         Ok(stat) => Some(format!(
-            "{folder_named} has {:.1} GB free, {:.1} are needed: {remedy}",
+            "{shown} has {:.1} GB free, {:.1} are needed: {remedy}",
             (stat.f_bavail * stat.f_frsize) as f64 / GB as f64,
             bytes as f64 / GB as f64
         )),
-        Err(error) => Some(format!("{folder_named}: {error}")),
+        Err(error) => Some(format!("{shown}: {error}")),
     }
 }
