@@ -17,6 +17,7 @@ mod kcat;
 #[path = "support/raw.rs"]
 mod raw;
 
+use std::process::Command;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -73,6 +74,22 @@ fn every_compression_delivers() {
         kcat::assert_everything(&daemon, &messages, &tallies, TOTAL);
         assert_eq!(daemon.figure("cloud", "failures"), 0, "{}", daemon.log());
     }
+}
+
+#[test]
+fn check_names_the_topics_that_are_not_there() {
+    CLUSTER.create_topics("absent", &["V"], &[]);
+    let mut daemon = configured("absent", "");
+    assert!(daemon.terminate().0.success());
+    daemon.edit("\"*\" =", "V = [\"cloud\"]\nalerts =");
+    let path = daemon.path("config.toml");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_waystation"));
+    let output = check.arg("check").arg("--config").arg(&path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the cluster answers"), "{said}");
+    assert!(said.contains("there is no topic absent_alerts"), "{said}");
+    assert!(!said.contains("absent_V"), "{said}");
 }
 
 #[test]

@@ -5,16 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, ProducerContext};
 
 use super::Outcome;
 use super::kafka::WINDOW_RECORDS;
+use super::kafka_probe::Words;
 use super::kafka_reports::{Report, Reports};
 use crate::config::{self, kafka_properties, secret};
 use crate::record::epoch_ms;
@@ -103,50 +103,6 @@ impl Settings {
         }
         Ok(client)
     }
-
-    /// Asks the cluster who is in it: how many brokers there are, or why nobody answers. Waits for seconds.
-    pub(super) fn probe(&self) -> Result<usize, String> {
-        let mut client = self.with_secrets()?;
-        client.set_log_level(RDKafkaLogLevel::Emerg);
-        let producer: BaseProducer<Words> = client
-            .create_with_context(Words::default())
-            .map_err(|error| without_value(&error))?;
-        producer
-            .client()
-            .fetch_metadata(None, PROBE)
-            .map(|metadata| metadata.brokers().len())
-            .map_err(|error| {
-                // What it has heard meanwhile says more than that the time is over.
-                producer.poll(Duration::from_millis(100));
-                let words = producer.client().context().0.lock();
-                let words = words.unwrap_or_else(PoisonError::into_inner).take();
-                words.unwrap_or_else(|| error.to_string())
-            })
-    }
-}
-
-/// How long a cluster that is asked for the first time may take.
-const PROBE: Duration = Duration::from_secs(8);
-
-/// For a producer that is only made to see whether it can be, or to ask: keeps the last reason that a broker was not
-/// reached.
-#[derive(Default)]
-struct Words(Mutex<Option<String>>);
-
-impl ClientContext for Words {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            return;
-        }
-        let reason = reason.split(" (after ").next().unwrap_or(reason).to_owned();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(with_advice(reason));
-    }
-}
-
-impl ProducerContext for Words {
-    type DeliveryOpaque = ();
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 /// Not with the property's value, which may be a password under a wrong name.
@@ -349,7 +305,7 @@ fn not_delivered(error: &KafkaError, topic: &str, at: Option<i64>, is_alone: boo
 
 /// What a person can do about it, where librdkafka does not say so itself. It has codes for deliveries, and only words
 /// for what happens to a connection.
-fn with_advice(reason: String) -> String {
+pub(super) fn with_advice(reason: String) -> String {
     const ADVICE: [(&str, &str); 6] = [
         (
             "Unknown topic",

@@ -5,6 +5,7 @@
 
 pub mod kafka;
 mod kafka_client;
+mod kafka_probe;
 mod kafka_reports;
 pub mod log;
 mod log_file;
@@ -149,22 +150,29 @@ pub fn descriptors(destination: &config::Destination) -> usize {
 }
 
 /// Tries whether a destination can be reached as it is configured, without a record and under another name than the
-/// gateway's, so that one that runs does not notice. Ends with what answered, or why nothing did; blocks for seconds.
-pub fn probe(destination: &config::Destination, runtime: &tokio::runtime::Runtime) -> Result<String, String> {
+/// gateway's, so that one that runs does not notice. Ends with what answered and what is wrong with it for records of these
+/// types, or why nothing did; blocks for seconds.
+pub fn probe(
+    destination: &config::Destination,
+    types: &[&str],
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(String, Vec<String>), String> {
+    let answered = |what: &str| (what.to_owned(), Vec::new());
     match &destination.kind {
         config::DestinationKind::Kafka(kafka) => {
-            let brokers = kafka_client::Settings::new(kafka)?.probe()?;
-            Ok(format!("the cluster answers, brokers: {brokers}"))
+            let topics: Vec<_> = types.iter().map(|name| format!("{}_{name}", kafka.namespace)).collect();
+            let (brokers, lacks) = kafka_client::Settings::new(kafka)?.probe(&topics)?;
+            Ok((format!("the cluster answers, brokers: {brokers}"), lacks))
         }
         config::DestinationKind::Mqtt(mqtt) => {
             let broker = mqtt::Mqtt::asking(&destination.name, mqtt)?;
             runtime.block_on(async {
                 let session = broker.connect().await.map_err(|error| error.to_string())?;
                 session.close().await;
-                Ok("the broker lets the gateway in".to_owned())
+                Ok(answered("the broker lets the gateway in"))
             })
         }
-        config::DestinationKind::Zmq(_) | config::DestinationKind::Log(_) => Ok("is on this machine".to_owned()),
+        config::DestinationKind::Zmq(_) | config::DestinationKind::Log(_) => Ok(answered("is on this machine")),
     }
 }
 

@@ -33,11 +33,17 @@ pub(super) fn check(config: &Config, runtime: &tokio::runtime::Runtime, findings
             continue;
         }
         let name = &configured.name;
-        findings.either(
-            destination::probe(configured, runtime)
-                .map(|good| format!("destination {name:?}: {good}"))
-                .map_err(|why| format!("destination {name:?}: cannot be reached: {why}")),
-        );
+        let routed = config.routes.by_type.iter().filter(|(_, names)| names.contains(name));
+        let types: Vec<_> = routed.map(|(record_type, _)| record_type.as_str()).collect();
+        match destination::probe(configured, &types, runtime) {
+            Ok((good, lacks)) => {
+                findings.good(format!("destination {name:?}: {good}"));
+                lacks
+                    .into_iter()
+                    .for_each(|said| findings.warn(format!("destination {name:?}: {said}")));
+            }
+            Err(why) => findings.bad(format!("destination {name:?}: cannot be reached: {why}")),
+        }
     }
 }
 
