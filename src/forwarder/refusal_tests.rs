@@ -218,7 +218,7 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), looking).await.unwrap();
     }
 
     async fn passed(&self, number: u64) {
