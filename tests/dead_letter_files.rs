@@ -8,29 +8,18 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use bytes::Bytes;
-use waystation::queue::{DeadLetter, InspectError, Item, Queue, Settings, Step, Submitter, walk_dead_letters};
+use waystation::queue::{InspectError, Item, Queue, Settings, Step, Submitter, walk_dead_letters};
 use waystation::record::stored::RecordId;
 
 const PAYLOAD: usize = 300;
 
 async fn store(queue: &Queue, submitter: &mut Submitter, numbers: Range<u64>) {
     for number in numbers {
-        let letter = DeadLetter {
-            origin: "cloud".to_owned(),
-            reason: "no".to_owned(),
-            at: 1,
-            vin: "5YJ3E1EA7KF000001".to_owned(),
-            record_type: "V".to_owned(),
-            txid: Bytes::from(number.to_string()),
-            raw: vec![number as u8; PAYLOAD].into(),
-            record: Some(RecordId {
-                queue: queue.id(),
-                number,
-            }),
-            received_at: 1,
-            client_version: String::new(),
-        };
+        let record = Some(RecordId {
+            queue: queue.id(),
+            number,
+        });
+        let letter = fixture::letter("cloud", record, vec![number as u8; PAYLOAD]);
         submitter.store(Item::DeadLetter(letter)).await.unwrap();
     }
 }

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use daemon::{Daemon, wait_for};
-use waystation::queue::{DeadLetter, InspectError, Item, Queue, Retried, Settings, Step, walk_dead_letters};
+use waystation::queue::{InspectError, Item, Queue, Retried, Settings, Step, walk_dead_letters};
+use waystation::record::stored::RecordId;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -156,19 +157,8 @@ async fn what_is_no_record_or_nobodys_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (queue, writer) = Queue::open(dir.path(), fixture::SETTINGS).unwrap();
     queue.register("left", true);
-    let letter = |origin: &str, record| DeadLetter {
-        origin: origin.to_owned(),
-        reason: "no".to_owned(),
-        at: 1,
-        vin: "5YJ3E1EA7KF000001".to_owned(),
-        record_type: "V".to_owned(),
-        txid: Bytes::from_static(b"t"),
-        raw: Bytes::from_static(b"raw"),
-        record,
-        received_at: 1,
-        client_version: String::new(),
-    };
-    let id = waystation::record::stored::RecordId {
+    let letter = |origin, record| fixture::letter(origin, record, Bytes::from_static(b"raw"));
+    let id = RecordId {
         queue: queue.id(),
         number: 9,
     };
@@ -218,21 +208,11 @@ async fn letters_that_became_records_before_the_queue_was_full_are_letters_no_lo
     let mut submitter = queue.submitter();
     const LETTERS: u64 = 300;
     for number in 0..LETTERS {
-        let letter = DeadLetter {
-            origin: "cloud".to_owned(),
-            reason: "no".to_owned(),
-            at: 1,
-            vin: "5YJ3E1EA7KF000001".to_owned(),
-            record_type: "V".to_owned(),
-            txid: Bytes::from(number.to_string()),
-            raw: vec![1; 50_000].into(),
-            record: Some(waystation::record::stored::RecordId {
-                queue: queue.id(),
-                number,
-            }),
-            received_at: 1,
-            client_version: String::new(),
-        };
+        let record = Some(RecordId {
+            queue: queue.id(),
+            number,
+        });
+        let letter = fixture::letter("cloud", record, vec![1; 50_000]);
         submitter.store(Item::DeadLetter(letter)).await.unwrap();
     }
     let refused = queue.retry((0..LETTERS).collect()).await.unwrap_err();

@@ -575,19 +575,10 @@ async fn no_number_comes_twice_though_the_cursors_are_lost_again_and_again() {
         for queued in drain(&queue, "a", 5).await {
             assert!(numbers.insert((queued.id.queue.0, queued.id.number)), "{queued:?}");
         }
-        let letter = DeadLetter {
-            origin: "a".to_owned(),
-            reason: "no".to_owned(),
-            at: 1,
-            vin: "A".to_owned(),
-            record_type: "V".to_owned(),
-            txid: Bytes::new(),
-            raw: Bytes::new(),
-            record: None,
-            received_at: 1,
-            client_version: String::new(),
-        };
-        submitter.store(Item::DeadLetter(letter)).await.unwrap();
+        submitter
+            .store(Item::DeadLetter(fixture::letter("a", None, "raw")))
+            .await
+            .unwrap();
         queue.advance("a", queue.snapshot().committed);
         tokio::task::spawn_blocking(|| writer.close()).await.unwrap().unwrap();
         fs::remove_file(dir.path().join("cursors")).unwrap();

@@ -271,11 +271,12 @@ impl<'a> Transfer<'a> {
     /// What was refused together, and what failed.
     fn not_taken(&self, confirmations: &[Confirmation]) -> (Vec<u64>, Vec<u64>) {
         let (mut doubted, mut failed) = (Vec::new(), Vec::new());
-        for one in confirmations.iter().filter(|one| self.flight.holds(one.number)) {
+        for one in confirmations {
             match one.outcome {
-                Outcome::Doubted(_) => doubted.push(one.number),
-                Outcome::Failed(_) => failed.push(one.number),
-                Outcome::Delivered | Outcome::Refused(_) => {}
+                Outcome::Doubted(_) if self.flight.holds(one.number) => doubted.push(one.number),
+                Outcome::Failed(_) if self.flight.holds(one.number) => failed.push(one.number),
+                // Nearly all of them, and that is enough to know of those.
+                _ => {}
             }
         }
         (doubted, failed)

@@ -46,7 +46,7 @@ const TAIL_BYTES: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("{} is in use by another process; `fuser -v {}` shows which; stop that first", .0.display(), .0.join("lock").display())]
+    #[error("{} is in use by another process; `fuser -v {}` shows which; stop that first", .0.display(), .0.display())]
     InUse(PathBuf),
     /// The file system refused.
     #[error(transparent)]
@@ -98,6 +98,7 @@ impl Queue {
         let (letters, found) = Segments::recover(disk, &letters, &quarantine, found, known_letters)?;
         // A dead letter may be all that there is of a queue so far.
         let id = found.unwrap_or_else(QueueId::random);
+        let without_cursors = saved.is_none() && found.is_some();
         let cursors_lost = saved.is_none() && segments.count() > 0;
         let reserved = saved.as_ref().map_or(0, |saved| saved.reserved);
         let positions = saved.as_ref().map(|saved| saved.positions.clone()).unwrap_or_default();
@@ -105,11 +106,11 @@ impl Queue {
         let highest = positions.values().copied().max().unwrap_or_default();
         let next = segments.end().max(known).max(reserved).max(highest);
         // Without the cursors nobody knows which numbers were used beyond what can be read, and they may be lost again.
-        let next = match saved.is_none() && found.is_some() {
+        let next = match without_cursors {
             true => (next + UNKNOWN).max(epoch_ms() << CLOCK_BITS),
             false => next,
         };
-        if saved.is_none() && found.is_some() {
+        if without_cursors {
             tracing::warn!(
                 next,
                 "the cursors are lost: every destination begins again at the oldest record, and numbers go on far behind"

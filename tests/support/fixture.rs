@@ -37,6 +37,22 @@ pub(crate) fn record(number: u64) -> Record {
     }
 }
 
+/// What a destination has refused; its transaction id is the record's number.
+pub(crate) fn letter(origin: &str, record: Option<RecordId>, raw: impl Into<Bytes>) -> DeadLetter {
+    DeadLetter {
+        origin: origin.to_owned(),
+        reason: "no".to_owned(),
+        at: 1,
+        vin: "5YJ3E1EA7KF000001".to_owned(),
+        record_type: "V".to_owned(),
+        txid: record.map_or_else(Bytes::new, |record| record.number.to_string().into()),
+        raw: raw.into(),
+        record,
+        received_at: 1,
+        client_version: String::new(),
+    }
+}
+
 /// Writes it while its writer runs, so that nothing is closed in order.
 pub(crate) async fn write(target: &Path) {
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use rumqttc::TlsConfiguration;
 
 use crate::config::{self, MqttPassword, secret};
 use crate::destination::Outcome;
+use crate::record::stored::RecordId;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest packet that is read: acknowledgements are all that a publisher is sent.
@@ -115,6 +116,8 @@ pub(super) struct Message {
     pub(super) retain: bool,
     /// Left out where the protocol has none.
     pub(super) properties: Vec<(&'static str, String)>,
+    /// What it is made of, unless it is the gateway's own word.
+    pub(super) record: Option<RecordId>,
 }
 
 impl Message {

@@ -12,9 +12,6 @@ use crate::record::payload::wire::length_bytes;
 /// Bytes of a transaction id that go into a property: it is there once for each message that a record becomes.
 const LONGEST_PROPERTY: usize = 256;
 
-/// The user property with a record's id.
-pub(super) const RECORD: &str = "record";
-
 /// Where it is said whether the gateway with this client id is there.
 pub(super) fn status_topic(base: &str, client_id: &str) -> String {
     format!("{base}/waystation/{}/status", mqtt_fields::clean(client_id))
@@ -30,9 +27,10 @@ pub(super) fn of(queued: &Queued, payload: &[u8], config: &config::Mqtt) -> Resu
         retain: config.retain,
         properties: vec![
             ("txid", property(&record.txid)),
-            (RECORD, queued.stable_id().to_string()),
+            ("record", queued.stable_id().to_string()),
             ("received_at", record.received_at.to_string()),
         ],
+        record: Some(queued.stable_id()),
     };
     match config.layout {
         MqttLayout::Records => {

@@ -28,6 +28,7 @@ impl Publishing {
             payload: word.as_bytes().to_vec(),
             retain: true,
             properties: Vec::new(),
+            record: None,
         };
         let answer = match self.client.publish(message).map_err(failed)? {
             Some(acknowledged) => tokio::select! {

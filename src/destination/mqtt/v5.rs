@@ -16,10 +16,11 @@ use super::link::{
     Acknowledged, CONNECT_TIMEOUT, Client, Ended, Events, INCOMING_BYTES, Message, OFFLINE, Opened, Settings,
     Unanswered,
 };
-use super::{messages, tls};
+use super::tls;
 use crate::config::{self, Qos};
 use crate::destination::Outcome;
 use crate::destination::prompt::Prompt;
+use crate::record::stored::RecordId;
 
 /// Connects, and waits for the CONNACK.
 pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
@@ -80,7 +81,10 @@ struct V5 {
 
 impl Client for V5 {
     fn publish(&self, message: Message) -> Result<Option<Acknowledged>, String> {
-        let subject = Subject::of(&message);
+        let subject = Subject {
+            topic: message.topic.clone(),
+            record: message.record,
+        };
         let properties = message.properties.into_iter();
         let properties = PublishProperties {
             user_properties: properties.map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -228,19 +232,7 @@ fn disconnected(code: DisconnectReasonCode, reason: Option<&str>) -> String {
 /// What a message was about: who reads a refusal can do nothing about a topic that it does not name.
 struct Subject {
     topic: String,
-    /// The id of its record, unless it is the gateway's own word.
-    record: Option<String>,
-}
-
-impl Subject {
-    fn of(message: &Message) -> Self {
-        let mut properties = message.properties.iter();
-        let record = properties.find(|(name, _)| *name == messages::RECORD);
-        Self {
-            topic: message.topic.clone(),
-            record: record.map(|(_, id)| id.clone()),
-        }
-    }
+    record: Option<RecordId>,
 }
 
 impl Display for Subject {
@@ -283,12 +275,16 @@ mod tests {
     use rumqttc::{PubAckReason, PubRecReason};
 
     use super::*;
+    use crate::record::stored::QueueId;
 
     #[test]
     fn only_a_message_that_is_wrong_in_itself_is_refused_for_good() {
         let subject = Subject {
             topic: "t/VIN/v/Soc".to_owned(),
-            record: Some("queue-7".to_owned()),
+            record: Some(RecordId {
+                queue: QueueId(*b"one queue of two"),
+                number: 7,
+            }),
         };
         let of = |error| outcome(&error, &subject).ok();
         for reason in [PubAckReason::TopicNameInvalid, PubAckReason::PayloadFormatInvalid] {
@@ -300,7 +296,7 @@ mod tests {
         for (reason, words) in [
             (
                 PubRecReason::NotAuthorized,
-                "not authorised to publish to t/VIN/v/Soc (record queue-7); give",
+                "not authorised to publish to t/VIN/v/Soc (record 6f6e65207175657565206f662074776f-7); give",
             ),
             (PubRecReason::QuotaExceeded, "quota"),
             (PubRecReason::UnspecifiedError, "UnspecifiedError"),
