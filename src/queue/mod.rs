@@ -2,6 +2,13 @@
 //!
 //! `writer` is the only thread that writes; `inlet` is what senders see of it, `reader` what destinations see. The
 //! rules are in `docs/design.md`; the files of this folder each keep one of them.
+//!
+//! - In: `inlet`, `pace`, `orders`, `writer`; `duplicates`, `window`; `chunks`, `append` into `journal` or `segment`.
+//! - Out: `reader`, `tail`, `sealed`; `positions` and `cursor` say how far each destination is.
+//! - Space: `retention`, `release`. At a start: `open`, `recovery`, `replay`, `misplaced`, `meta`.
+//! - Damage: `salvage`, `readable`, `retreat`, `copies`, `quarantine`, `lost`, `guarded`.
+//! - What is asked for from outside: `export`, `import`, `inspect`, `purge`, `eraser`, `dead_letters`, `retry`.
+//! - The disk: `storage`, `real_disk`, `backend`. `heartbeat` is the watchdog's; `segments` is what all of them share.
 
 mod append;
 mod backend;
