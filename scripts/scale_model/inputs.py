@@ -37,8 +37,8 @@ CURSOR_SAVED = 1.0
 MAX_CONNECTIONS = 1_024
 BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 60.0
 
-# The gateway's, in place of librdkafka's own 5 ms, 1,000,000 and 10 s.
-LINGER = 0.001
+# Librdkafka's own; and the gateway's, in place of its 1,000,000 and 10 s.
+LINGER = 0.005
 BATCH_BYTES = 64 << 10
 RECONNECT_LONGEST = 60.0
 # librdkafka 2.10's defaults. The gateway does not change them, but for the longest wait.

@@ -140,7 +140,7 @@ def of_requests(_box, _found, quick):
                 each = fleet.requests(vehicles, 1.0, 1_000, linger, delay, 100 if quick else 400)
                 cells.append(f"{each:.2f}")
             rows.append((f"{vehicles}, {time(delay) if delay >= 1 else '50 ms'}", *cells))
-    return table(("vehicles, `commit_delay`", "linger 1 ms", "100 ms", "1 s"), rows)
+    return table(("vehicles, `commit_delay`", "linger 5 ms", "100 ms", "1 s"), rows)
 
 
 def of_overhead(_box, _found, _quick):
@@ -247,7 +247,7 @@ def of_linger(_box, _found, _quick):
     for limit in (20, 100, 500):
         through = [pace.throughput(limit, linger) for linger in (inputs.LINGER, 0.1, 0.5, 1.0)]
         rows.append((f"{limit}/s", *[f"{number(rate)}/s" for rate in through]))
-    return table(("`max_records_per_second`", "linger 1 ms", "100 ms", "500 ms", "1 s"), rows)
+    return table(("`max_records_per_second`", "linger 5 ms", "100 ms", "500 ms", "1 s"), rows)
 
 
 def of_twice(box, _found, _quick):

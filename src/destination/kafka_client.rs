@@ -44,10 +44,6 @@ impl Settings {
         // Thousands of gateways come back to a cluster at once. librdkafka spreads their tries over this time, and cuts
         // the spread off at it: its own 10 s make them a crowd.
         client.set("reconnect.backoff.max.ms", "60000");
-        // A backlog fills batches by itself; 5 ms, librdkafka's own, would be a good part of what the window is there for.
-        if !config.properties.contains_key("queue.buffering.max.ms") {
-            client.set("linger.ms", "1");
-        }
         if !config.properties.contains_key("batch.size") {
             client.set("batch.size", BATCH_BYTES.to_string());
         }
