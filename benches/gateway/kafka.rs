@@ -14,12 +14,13 @@ use crate::Bench;
 use crate::commits::Records;
 use crate::drain::{self, Meter, RECORDS};
 use crate::kafka_broker::Cluster;
+use crate::process::beside;
 use crate::report::{Row, Target};
 
 pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
     let (_mock, address) = drain::serving("mock");
     let to_mock = rounds(bench, &address);
-    let cluster = Cluster::single();
+    let cluster = beside(Cluster::single);
     cluster.create_topics("bench", &["V"], &[]);
     let to_broker = rounds(bench, &cluster.plain());
     let row = |id: &str, name: &str, (drained, bare): &(Vec<f64>, Vec<f64>)| {
@@ -88,7 +89,6 @@ pub(crate) fn run_bare(address: &str) {
         ("acks", "all"),
         ("enable.gapless.guarantee", "true"),
         ("message.timeout.ms", "0"),
-        ("linger.ms", "1"),
         ("batch.size", "65536"),
         ("queue.buffering.max.messages", "4096"),
         ("queue.buffering.max.kbytes", "32768"),

@@ -8,14 +8,18 @@ use crate::Bench;
 use crate::commits::Records;
 use crate::drain::{self, Meter, RECORDS};
 use crate::mosquitto::Mosquitto;
+use crate::process::beside;
 use crate::report::{Row, Target};
 
 /// The gateway's default.
 const WINDOW: usize = 100;
 
 pub(crate) fn measure(bench: &Bench) -> Vec<Row> {
-    let mut broker = Mosquitto::bound();
-    broker.start();
+    let broker = beside(|| {
+        let mut broker = Mosquitto::bound();
+        broker.start();
+        broker
+    });
     let destination = format!(
         "type = \"mqtt\"\nurl = \"mqtt://127.0.0.1:{}\"\ntopic_base = \"bench\"\nlayout = \"records\"\nstatus = false\n\
          max_inflight = {WINDOW}",
@@ -54,6 +58,7 @@ pub(crate) fn run_bare(port: &str) {
 async fn publish(port: u16) -> f64 {
     let mut options = MqttOptions::new("bare", Broker::tcp("127.0.0.1", port));
     options.set_outgoing_inflight_upper_limit(WINDOW as u16);
+    options.set_max_request_batch(WINDOW);
     let (client, mut events) = AsyncClient::builder(options).capacity(WINDOW).build();
     let polling = tokio::spawn(async move { while events.poll().await.is_ok() {} });
     let mut records = Records::new();

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::daemon::{free_port, get};
 use crate::load::{CONNECTED, Load, Loaded};
@@ -26,19 +27,38 @@ pub(crate) enum Side {
     Load,
 }
 
+impl Side {
+    /// `None`: there is one only.
+    fn processor(self) -> Option<usize> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        (processors >= 2).then_some(match self {
+            Self::Gateway => 0,
+            Self::Load => 1,
+        })
+    }
+}
+
 fn pinned(side: Side, program: &Path) -> Command {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
-    if processors >= 2 {
-        let processor = match side {
-            Side::Gateway => "0",
-            Side::Load => "1",
-        };
-        command.args(["taskset", "--cpu-list", processor]);
+    if let Some(processor) = side.processor() {
+        command.args(["taskset", "--cpu-list", &processor.to_string()]);
     }
     command.arg(program);
     command
+}
+
+/// Starts what is not this executable's, a broker: with the processor that the load has.
+pub(crate) fn beside<T>(start: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(None).expect("Linux knows it");
+    if let Some(processor) = Side::Load.processor() {
+        let mut side = CpuSet::new();
+        side.set(processor);
+        sched_setaffinity(None, &side).expect("it is one of this process's");
+    }
+    let started = start();
+    sched_setaffinity(None, &before).expect("it was so before");
+    started
 }
 
 /// A process that is killed when it is dropped.
