@@ -7,6 +7,8 @@ mod account;
 mod daemon;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/raw.rs"]
 mod raw;
 
@@ -18,6 +20,7 @@ use account::{Account, account};
 use daemon::{Daemon, wait_for};
 use mosquitto::{Mosquitto, Subscriber, everything_to};
 use prost::Message;
+use proxy::Proxy;
 use waystation::cli::simulate::{Live, VehicleTally};
 use waystation::record::proto::vehicle_data::Payload;
 
@@ -59,6 +62,31 @@ fn raw_payloads(subscriber: &Subscriber) -> Vec<Vec<u8>> {
     let messages = subscriber.messages().into_iter();
     let raw = messages.filter(|message| message.topic.ends_with("/raw"));
     raw.map(|message| message.payload).collect()
+}
+
+/// Behind all of it at once a ping would come too late.
+#[test]
+fn a_backlog_drains_over_a_line_that_is_narrow() {
+    let mut broker = Mosquitto::new();
+    broker.start();
+    let subscriber = Subscriber::new(broker.port, "fleet/#");
+    let proxy = Proxy::new(broker.port);
+    proxy.open();
+    proxy.narrow(20_000);
+    let mut daemon = configured(proxy.port, "keep_alive = \"8s\"");
+    daemon.start();
+    let payload = raw::padded_vehicle_payload(4_000);
+    let records: Vec<_> = (0..150)
+        .map(|number| ("V", number.to_string(), payload.clone()))
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(raw::send_all(&daemon, 0, &records));
+    daemon.wait_drained("broker", LONG);
+    assert_eq!(daemon.figure("broker", "failures"), 0, "one session: {}", daemon.log());
+    let came = subscriber.take();
+    let sent = came.iter().filter(|message| message.topic.ends_with("/V"));
+    let numbers: Vec<_> = sent.map(|message| message.property("txid")).collect();
+    assert_eq!(numbers, (0..150).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
 #[test]

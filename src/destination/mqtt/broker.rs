@@ -76,7 +76,7 @@ impl Mqtt {
         let keep_alive = opened.keep_alive.unwrap_or(config.keep_alive);
         // Without pings a broker may be silent for ever; what it does not confirm is found out all the same.
         let silence = (!keep_alive.is_zero()).then(|| 2 * keep_alive + SLACK);
-        let events = AbortOnDropHandle::new(tokio::spawn(drive(opened.events, silence, ended)));
+        let events = AbortOnDropHandle::new(tokio::spawn(drive(opened.events, opened.written, silence, ended)));
         let window = config.max_inflight.min(opened.receive_max.unwrap_or(u16::MAX));
         let max_packet = u64::from(opened.max_packet.unwrap_or(u32::MAX));
         let max_packet = max_packet.min(config.max_packet_size.unwrap_or(u64::MAX));

@@ -9,6 +9,7 @@ use rumqttc::TlsConfiguration;
 
 use crate::config::{self, MqttPassword, secret};
 use crate::destination::Outcome;
+use crate::destination::prompt::Written;
 use crate::record::stored::RecordId;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,6 +67,8 @@ impl Settings {
 pub(super) struct Opened {
     pub(super) client: Box<dyn Client>,
     pub(super) events: Box<dyn Events>,
+    /// What the connection has taken.
+    pub(super) written: Written,
     /// Bytes of the largest packet that the broker takes.
     pub(super) max_packet: Option<u32>,
     /// Messages that it takes without having confirmed them.

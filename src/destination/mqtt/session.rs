@@ -23,8 +23,8 @@ use crate::config;
 use crate::destination::{Confirmation, News, Outcome, Rejected, Sent, Session, SessionError};
 use crate::queue::Queued;
 
-/// Bytes in flight, whatever the window. What is more than this only grows cold before it is sent.
-const WINDOW_BYTES: usize = 2 << 20;
+/// Bytes in flight, whatever the window: on a narrow line a ping goes behind all of them, and has to be answered in time.
+const WINDOW_BYTES: usize = 256 << 10;
 /// A broker that answers pings and none of what it was sent for so long is left: some of them never answer what they had
 /// too much of, and what comes again may be taken. Long enough for the largest record on a slow link.
 const UNANSWERED: Duration = Duration::from_secs(180);

@@ -19,7 +19,7 @@ use super::link::{
 use super::tls;
 use crate::config::Qos;
 use crate::destination::Outcome;
-use crate::destination::prompt::Prompt;
+use crate::destination::prompt::{Prompt, Written};
 
 /// The protocol's own limit. What a broker takes it does not tell.
 const OUTGOING_BYTES: usize = 256 << 20;
@@ -30,13 +30,16 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
     let qos = quality(settings.config.qos);
     let broker = Broker::tcp(settings.certified_name(), settings.config.port);
     let mut options = MqttOptions::new(settings.client_id.clone(), broker);
-    let address = settings.address();
+    let (address, written) = (settings.address(), Written::default());
+    let counted = written.clone();
     options
         .set_session_mode(SessionMode::Clean)
         .set_keep_alive(settings.keep_alive_seconds())
         .set_max_packet_size(INCOMING_BYTES as usize, OUTGOING_BYTES)
         .set_inflight(settings.config.max_inflight)
-        .set_socket_connector(move |_, _| Prompt::connect(address.clone()));
+        // By itself it would be one, and each message a write of its own.
+        .set_max_request_batch(settings.capacity())
+        .set_socket_connector(move |_, _| Prompt::connect(address.clone(), counted.clone()));
     if let Some((user, password)) = credentials {
         options.set_credentials(user, password.into_bytes());
     }
@@ -60,6 +63,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
     Ok(Opened {
         client: Box::new(V3 { client, qos }),
         events: Box::new(events),
+        written,
         max_packet: None,
         receive_max: None,
         keep_alive: None,

@@ -19,7 +19,7 @@ use super::link::{
 use super::tls;
 use crate::config::{self, Qos};
 use crate::destination::Outcome;
-use crate::destination::prompt::Prompt;
+use crate::destination::prompt::{Prompt, Written};
 use crate::record::stored::RecordId;
 
 /// Connects, and waits for the CONNACK.
@@ -28,14 +28,17 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
     let qos = quality(settings.config.qos);
     let broker = Broker::tcp(settings.certified_name(), settings.config.port);
     let mut options = MqttOptions::new(settings.client_id.clone(), broker);
-    let address = settings.address();
+    let (address, written) = (settings.address(), Written::default());
+    let counted = written.clone();
     options
         .set_session_mode(SessionMode::Clean)
         .set_keep_alive(settings.keep_alive_seconds())
         .set_max_packet_size(Some(INCOMING_BYTES))
         .set_connect_timeout(CONNECT_TIMEOUT)
-        .set_socket_connector(move |_, _| Prompt::connect(address.clone()));
+        .set_socket_connector(move |_, _| Prompt::connect(address.clone(), counted.clone()));
     options.set_outgoing_inflight_upper_limit(settings.config.max_inflight);
+    // By itself it would be one, and each message a write of its own.
+    options.set_max_request_batch(settings.capacity());
     if let Some((user, password)) = credentials {
         options.set_credentials(user, password.into_bytes());
     }
@@ -66,6 +69,7 @@ pub(super) async fn open(settings: &Settings) -> Result<Opened, String> {
     Ok(Opened {
         client: Box::new(V5 { client, qos }),
         events: Box::new(events),
+        written,
         max_packet: properties.and_then(|properties| properties.max_packet_size),
         receive_max: properties.and_then(|properties| properties.receive_max),
         keep_alive: properties
