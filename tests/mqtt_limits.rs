@@ -83,10 +83,14 @@ fn a_backlog_drains_over_a_line_that_is_narrow() {
     runtime.block_on(raw::send_all(&daemon, 0, &records));
     daemon.wait_drained("broker", LONG);
     assert_eq!(daemon.figure("broker", "failures"), 0, "one session: {}", daemon.log());
-    let came = subscriber.take();
-    let sent = came.iter().filter(|message| message.topic.ends_with("/V"));
-    let numbers: Vec<_> = sent.map(|message| message.property("txid")).collect();
-    assert_eq!(numbers, (0..150).map(|number| number.to_string()).collect::<Vec<_>>());
+    let numbers = || {
+        let came = subscriber.messages().into_iter();
+        let sent = came.filter(|message| message.topic.ends_with("/V"));
+        sent.map(|message| message.property("txid").to_owned())
+            .collect::<Vec<_>>()
+    };
+    wait_for("all have arrived", LONG, || numbers().len() >= 150);
+    assert_eq!(numbers(), (0..150).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
 #[test]
