@@ -176,12 +176,7 @@ fn a_backlog_drains_over_a_line_that_is_narrow() {
     cluster.create_topics("fleet", &TYPES, &[]);
     let properties = format!("bootstrap.servers = \"{}\"\nsocket.timeout.ms = 10000", cluster.plain());
     let daemon = with_properties(&cluster, &properties);
-    let payload = raw::padded_vehicle_payload(4_000);
-    let records: Vec<_> = (0..400)
-        .map(|number| ("V", number.to_string(), payload.clone()))
-        .collect();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(raw::send_all(&daemon, 0, &records));
+    raw::send_padded(&daemon, 400, 4_000);
     daemon.wait_drained("cloud", LONG);
     assert!(!daemon.log().contains("timed out"), "{}", daemon.log());
 }

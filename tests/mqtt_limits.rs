@@ -75,12 +75,7 @@ fn a_backlog_drains_over_a_line_that_is_narrow() {
     proxy.narrow(20_000);
     let mut daemon = configured(proxy.port, "keep_alive = \"8s\"");
     daemon.start();
-    let payload = raw::padded_vehicle_payload(4_000);
-    let records: Vec<_> = (0..150)
-        .map(|number| ("V", number.to_string(), payload.clone()))
-        .collect();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(raw::send_all(&daemon, 0, &records));
+    raw::send_padded(&daemon, 150, 4_000);
     daemon.wait_drained("broker", LONG);
     assert_eq!(daemon.figure("broker", "failures"), 0, "one session: {}", daemon.log());
     let numbers = || {

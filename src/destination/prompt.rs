@@ -22,8 +22,10 @@ impl Written {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    /// Returns the bytes that it counts.
+    pub(super) fn add(&self, bytes: usize) -> usize {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        bytes
     }
 }
 
@@ -62,11 +64,8 @@ impl AsyncRead for Prompt {
 
 impl AsyncWrite for Prompt {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        written.map_ok(|bytes| {
-            self.written.add(bytes);
-            bytes
-        })
+        let taken = Pin::new(&mut self.stream).poll_write(context, bytes);
+        taken.map_ok(|bytes| self.written.add(bytes))
     }
 
     fn poll_write_vectored(
@@ -74,11 +73,8 @@ impl AsyncWrite for Prompt {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        written.map_ok(|bytes| {
-            self.written.add(bytes);
-            bytes
-        })
+        let taken = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        taken.map_ok(|bytes| self.written.add(bytes))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -25,6 +25,16 @@ pub(crate) fn padded_vehicle_payload(bytes: usize) -> Vec<u8> {
     payload
 }
 
+/// Sends so many V records of at least so many bytes each, numbered by their transaction ids, and waits for their acks.
+pub(crate) fn send_padded(daemon: &Daemon, count: u64, bytes: usize) {
+    let payload = padded_vehicle_payload(bytes);
+    let records: Vec<_> = (0..count)
+        .map(|number| ("V", number.to_string(), payload.clone()))
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(send_all(daemon, 0, &records));
+}
+
 /// Sends one record with this transaction id and waits for its ack.
 pub(crate) async fn send_one(daemon: &Daemon, topic: &str, txid: &[u8], payload: &[u8]) {
     let mut socket = connect(daemon, 0).await.1;
